@@ -1,0 +1,5 @@
+"""Imagery, labels, scenes, evaluation and the geospatial pipelines."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,4 @@
+from .crs_transformer import CoordinateError as CoordinateError
+from .crs_transformer import CRSTransformer as CRSTransformer
+from .identity_crs_transformer import IdentityCRSTransformer as IdentityCRSTransformer
+from .rasterio_crs_transformer import RasterioCRSTransformer as RasterioCRSTransformer

@@ -1,0 +1,5 @@
+"""Labels of a scene, from the ground truth or predicted."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

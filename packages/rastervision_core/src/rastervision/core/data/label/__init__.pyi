@@ -1,0 +1,7 @@
+from .labels import Labels as Labels
+from .semantic_segmentation_labels import (
+    SemanticSegmentationDiscreteLabels as SemanticSegmentationDiscreteLabels,
+)
+from .semantic_segmentation_labels import SemanticSegmentationLabels as SemanticSegmentationLabels
+from .semantic_segmentation_labels import SemanticSegmentationSmoothLabels as SemanticSegmentationSmoothLabels
+from .utils import discard_prediction_edges as discard_prediction_edges

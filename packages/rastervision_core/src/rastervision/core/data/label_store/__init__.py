@@ -1,0 +1,5 @@
+"""Where the labels of a scene are written and read back."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,85 @@
+"""How the pixels of a class become polygons in the output of semantic segmentation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from rastervision.pipeline.config import Config, register_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
+
+    from rastervision.core.data.class_config import ClassConfig
+
+__all__ = ["BuildingVectorOutputConfig", "PolygonVectorOutputConfig", "VectorOutputConfig"]
+
+
+@register_config("vector_output")
+class VectorOutputConfig(Config):
+    """Configure the polygons of one class."""
+
+    class_id: int = Field(description="Class to make polygons of.")
+    denoise: int = Field(
+        8,
+        description="Diameter in pixels of the disc that removes specks and spurs (morphological opening); 0: none.",
+    )
+    threshold: float | None = Field(
+        None,
+        description="Least score of a pixel; polygons of several classes may then overlap. By default the pixels whose "
+        "label is this class.",
+    )
+
+    def get_uri(self, root: str, class_config: ClassConfig | None = None) -> str:
+        """Return the URI of the GeoJSON file in a folder: ``class-<id>-<name>.json``."""
+        name = f"-{class_config.get_name(self.class_id)}" if class_config is not None else ""
+        return "/".join(part for part in (root.rstrip("/"), f"class-{self.class_id}{name}.json") if part)
+
+    def vectorize(self, mask: NDArray[Any]) -> Iterator[BaseGeometry]:
+        """Yield polygons, in pixel coordinates, of a (H, W) mask of the class."""
+        raise NotImplementedError
+
+    def _denoised(self, mask: NDArray[Any]) -> NDArray[Any]:
+        from rastervision.core.data.utils.vectorization import denoise
+
+        return denoise(mask, self.denoise) if self.denoise else mask
+
+
+@register_config("polygon_vector_output")
+class PolygonVectorOutputConfig(VectorOutputConfig):
+    """Make one polygon of each group of pixels that share sides."""
+
+    def vectorize(self, mask: NDArray[Any]) -> Iterator[BaseGeometry]:
+        """Yield polygons, in pixel coordinates, of a (H, W) mask of the class."""
+        from rastervision.core.data.utils.vectorization import mask_to_polygons
+
+        return mask_to_polygons(self._denoised(mask))
+
+
+@register_config("building_vector_output")
+class BuildingVectorOutputConfig(VectorOutputConfig):
+    """Make polygons of buildings, parting those that touch at a narrow neck."""
+
+    min_area: float = Field(0.0, description="Smaller buildings, in pixels, are left out.")
+    element_width_factor: float = Field(
+        0.5, description="Width of the element that cuts necks, as a share of the building's smaller side."
+    )
+    element_thickness: float = Field(
+        0.001,
+        description="Thickness in pixels of the element that cuts necks; at least one pixel is used.",
+    )
+
+    def vectorize(self, mask: NDArray[Any]) -> Iterator[BaseGeometry]:
+        """Yield polygons, in pixel coordinates, of a (H, W) mask of the class."""
+        from rastervision.core.data.utils.vectorization import mask_to_building_polygons
+
+        return mask_to_building_polygons(
+            self._denoised(mask),
+            min_area=self.min_area,
+            width_factor=self.element_width_factor,
+            thickness=self.element_thickness,
+        )

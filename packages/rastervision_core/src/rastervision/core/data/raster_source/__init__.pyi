@@ -1,0 +1,9 @@
+from .raster_source import ChannelOrderError as ChannelOrderError
+from .raster_source import RasterSource as RasterSource
+from .raster_source import RasterSourceConfig as RasterSourceConfig
+from .rasterio_source import RasterioSource as RasterioSource
+from .rasterio_source import RasterioSourceConfig as RasterioSourceConfig
+from .rasterized_source import RasterizedSource as RasterizedSource
+from .rasterized_source import RasterizedSourceConfig as RasterizedSourceConfig
+from .rasterized_source import RasterizerConfig as RasterizerConfig
+from .rasterized_source import geoms_to_raster as geoms_to_raster

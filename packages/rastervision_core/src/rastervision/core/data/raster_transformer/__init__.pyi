@@ -1,0 +1,14 @@
+from .cast_transformer import CastTransformer as CastTransformer
+from .cast_transformer import CastTransformerConfig as CastTransformerConfig
+from .min_max_transformer import MinMaxTransformer as MinMaxTransformer
+from .min_max_transformer import MinMaxTransformerConfig as MinMaxTransformerConfig
+from .nan_transformer import NanTransformer as NanTransformer
+from .nan_transformer import NanTransformerConfig as NanTransformerConfig
+from .raster_transformer import RasterTransformer as RasterTransformer
+from .raster_transformer import RasterTransformerConfig as RasterTransformerConfig
+from .reclass_transformer import ReclassTransformer as ReclassTransformer
+from .reclass_transformer import ReclassTransformerConfig as ReclassTransformerConfig
+from .rgb_class_transformer import RGBClassTransformer as RGBClassTransformer
+from .rgb_class_transformer import RGBClassTransformerConfig as RGBClassTransformerConfig
+from .stats_transformer import StatsTransformer as StatsTransformer
+from .stats_transformer import StatsTransformerConfig as StatsTransformerConfig

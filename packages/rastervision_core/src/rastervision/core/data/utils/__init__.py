@@ -1,0 +1,5 @@
+"""Helpers for rasters, vectors and windows."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

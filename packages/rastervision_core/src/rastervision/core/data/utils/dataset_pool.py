@@ -1,0 +1,112 @@
+"""Open raster files: handles for several threads and processes, and errors that name the file."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rastervision.pipeline.errors import NotReadableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rasterio.io import DatasetReader
+    from rasterio.session import Session
+
+__all__ = ["DatasetPool", "get_aws_session", "open_image"]
+
+# changing the warning filters is not safe in threads
+_open_lock = threading.Lock()
+# handles that came over a fork: closing one could wait for a lock that no thread of this process holds
+_inherited: list[Any] = []
+
+
+def open_image(uri: str, session: Session | None = None) -> DatasetReader:
+    """Open a raster file for reading; without the warning that plain images are not georeferenced.
+
+    Args:
+        uri: Local path, or URL that GDAL can stream.
+        session: Credentials of the store, if it needs any.
+
+    Raises:
+        NotReadableError: There is no such file, or it is not an image.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
+    path = uri.removeprefix("file://")
+    try:
+        with _open_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            if session is None:
+                return rasterio.open(path)
+            with rasterio.Env(session=session):
+                return rasterio.open(path)
+    except RasterioIOError as e:
+        if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
+            raise NotReadableError(f"uris: the image {uri} does not exist. Check the path.") from e
+        raise NotReadableError(
+            f"uris: {uri} cannot be read as an image ({e}). Check that it is a raster file and not damaged."
+        ) from e
+
+
+class DatasetPool:
+    """Open handles of one file, lent to one thread at a time; opened anew after a fork or in another process.
+
+    Args:
+        path: Local path, or URL that GDAL can stream.
+        session: Credentials of the store, if it needs any.
+    """
+
+    def __init__(self, path: str, session: Session | None = None) -> None:
+        self.path = path
+        self.session = session
+        self._pid = os.getpid()
+        self._free: deque[Any] = deque()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "on_s3": self.session is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], get_aws_session() if state["on_s3"] else None)  # type: ignore[misc]
+
+    @contextmanager
+    def borrow(self) -> Iterator[DatasetReader]:
+        """Lend a handle for the length of a ``with`` block."""
+        if self._pid != os.getpid():
+            _inherited.append(self._free)
+            self._free, self._pid = deque(), os.getpid()
+        try:
+            dataset = self._free.pop()
+        except IndexError:
+            dataset = open_image(self.path, self.session)
+        if self.session is None:
+            yield dataset
+        else:
+            import rasterio
+
+            with rasterio.Env(session=self.session):
+                yield dataset
+        self._free.append(dataset)  # not after an error: the handle may be in a bad state
+
+    def close(self) -> None:
+        """Close the handles that are not lent."""
+        while self._free:
+            self._free.pop().close()
+
+
+def get_aws_session() -> Session | None:
+    """Return the session with which GDAL reads from S3; None if boto3 is not installed."""
+    try:
+        import boto3  # noqa: F401
+        from rasterio.session import AWSSession
+    except ImportError:
+        return None
+    from rastervision.pipeline.rv_config import rv_config_
+
+    requester_pays = rv_config_.get_namespace_option("aws_s3", "requester_pays", default=False, as_bool=True)
+    return AWSSession(requester_pays=bool(requester_pays))

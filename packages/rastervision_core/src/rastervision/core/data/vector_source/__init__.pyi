@@ -1,0 +1,5 @@
+from .geojson_vector_source import GeoJSONVectorSource as GeoJSONVectorSource
+from .geojson_vector_source import GeoJSONVectorSourceConfig as GeoJSONVectorSourceConfig
+from .vector_source import VectorSource as VectorSource
+from .vector_source import VectorSourceConfig as VectorSourceConfig
+from .vector_source import sanitize_geojson as sanitize_geojson

@@ -1,0 +1,5 @@
+"""Steps that change the features of a vector source."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,9 @@
+from .buffer_transformer import BufferTransformer as BufferTransformer
+from .buffer_transformer import BufferTransformerConfig as BufferTransformerConfig
+from .class_inference_transformer import ClassInferenceTransformer as ClassInferenceTransformer
+from .class_inference_transformer import ClassInferenceTransformerConfig as ClassInferenceTransformerConfig
+from .label_maker import create_filter as create_filter
+from .shift_transformer import ShiftTransformer as ShiftTransformer
+from .shift_transformer import ShiftTransformerConfig as ShiftTransformerConfig
+from .vector_transformer import VectorTransformer as VectorTransformer
+from .vector_transformer import VectorTransformerConfig as VectorTransformerConfig

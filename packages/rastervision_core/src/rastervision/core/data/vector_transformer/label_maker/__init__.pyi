@@ -1,0 +1,1 @@
+from .filter import create_filter as create_filter

@@ -1,0 +1,12 @@
+from .class_evaluation_item import ClassEvaluationItem as ClassEvaluationItem
+from .classification_evaluation import ClassificationEvaluation as ClassificationEvaluation
+from .classification_evaluator import ClassificationEvaluator as ClassificationEvaluator
+from .classification_evaluator import ClassificationEvaluatorConfig as ClassificationEvaluatorConfig
+from .evaluation_item import EvaluationItem as EvaluationItem
+from .evaluator import Evaluator as Evaluator
+from .evaluator import EvaluatorConfig as EvaluatorConfig
+from .semantic_segmentation_evaluation import SemanticSegmentationEvaluation as SemanticSegmentationEvaluation
+from .semantic_segmentation_evaluator import SemanticSegmentationEvaluator as SemanticSegmentationEvaluator
+from .semantic_segmentation_evaluator import (
+    SemanticSegmentationEvaluatorConfig as SemanticSegmentationEvaluatorConfig,
+)

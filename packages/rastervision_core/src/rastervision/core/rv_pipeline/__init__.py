@@ -1,0 +1,5 @@
+"""The geospatial pipelines, one per task, and their options."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,13 @@
+from .chip_options import ChipOptions as ChipOptions
+from .chip_options import WindowSamplingConfig as WindowSamplingConfig
+from .chip_options import WindowSamplingMethod as WindowSamplingMethod
+from .rv_pipeline import DatasetConfig as DatasetConfig
+from .rv_pipeline import PredictOptions as PredictOptions
+from .rv_pipeline import RVPipeline as RVPipeline
+from .rv_pipeline import RVPipelineConfig as RVPipelineConfig
+from .rv_pipeline import SceneConfig as SceneConfig
+from .semantic_segmentation import SemanticSegmentation as SemanticSegmentation
+from .semantic_segmentation import SemanticSegmentationChipOptions as SemanticSegmentationChipOptions
+from .semantic_segmentation import SemanticSegmentationConfig as SemanticSegmentationConfig
+from .semantic_segmentation import SemanticSegmentationPredictOptions as SemanticSegmentationPredictOptions
+from .utils import nodata_below_threshold as nodata_below_threshold

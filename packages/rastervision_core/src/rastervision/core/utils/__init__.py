@@ -1,0 +1,5 @@
+"""Small helpers of the core package that know nothing of rasters and vectors."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

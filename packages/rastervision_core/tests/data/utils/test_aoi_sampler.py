@@ -1,0 +1,75 @@
+"""Points are drawn uniformly from polygons."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapely.geometry import Polygon, box
+
+from rastervision.core.data.utils.aoi_sampler import AoiSampler
+
+L_SHAPE = Polygon([(0, 0), (10, 0), (10, 2), (2, 2), (2, 10), (0, 10)])
+RING = box(0, 0, 10, 10).difference(box(2, 2, 8, 8))
+
+
+@pytest.mark.parametrize("polygon", [L_SHAPE, RING, shapely.MultiPolygon([box(0, 0, 1, 1), box(5, 5, 9, 9)])])
+def test_triangles_cover_concave_polygons_and_holes_exactly(polygon: Polygon) -> None:
+    sampler = AoiSampler([polygon])
+    vertices, triangles = sampler.triangulations["vertices"], sampler.triangulations["triangles"]
+
+    parts = [Polygon(vertices[t]) for t in triangles]
+
+    assert sampler.triangle_area(vertices, triangles).sum() == pytest.approx(polygon.area)
+    assert shapely.union_all(parts).symmetric_difference(polygon).area == pytest.approx(0, abs=1e-9)
+    assert sampler.ntriangles == len(parts)
+    assert sampler.weights.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("polygon", [L_SHAPE, RING])
+def test_points_are_uniform_over_the_area(polygon: Polygon) -> None:
+    n = 20000
+    points = AoiSampler([polygon]).sample(n, np.random.default_rng(0))
+    counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=5, range=[(0, 10), (0, 10)])
+    cells = [[polygon.intersection(box(x, y, x + 2, y + 2)).area for y in range(0, 10, 2)] for x in range(0, 10, 2)]
+    expected = np.array(cells) / polygon.area * n
+
+    assert points.shape == (n, 2)
+    # 5 standard deviations of a Poisson count
+    assert (abs(counts - expected) <= 5 * np.sqrt(expected)).all()
+
+
+def test_overlapping_polygons_count_once() -> None:
+    points = AoiSampler([box(0, 0, 2, 1), box(1, 0, 3, 1)]).sample(6000, np.random.default_rng(1))
+    counts, _ = np.histogram(points[:, 0], bins=3, range=(0, 3))
+    assert (abs(counts - 2000) < 250).all()
+
+
+def test_the_same_seed_gives_the_same_points() -> None:
+    sampler = AoiSampler([L_SHAPE])
+    np.testing.assert_array_equal(
+        sampler.sample(5, np.random.default_rng(3)), sampler.sample(5, np.random.default_rng(3))
+    )
+    assert sampler.sample().shape == (1, 2)
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(1, 20), st.integers(1, 20)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_points_lie_in_the_polygons(boxes: list[tuple[int, int, int, int]]) -> None:
+    polygons = [box(x, y, x + w, y + h) for x, y, w, h in boxes]
+    points = AoiSampler(polygons).sample(50, np.random.default_rng(0))
+    union = shapely.union_all(polygons)
+    assert shapely.distance(union, shapely.points(points)).max() < 1e-9
+
+
+def test_polygons_without_area_are_refused() -> None:
+    with pytest.raises(ValueError, match="no area"):
+        AoiSampler([Polygon([(0, 0), (1, 1), (2, 2)])])

@@ -1,0 +1,263 @@
+"""The command line ``rastervision``: run pipelines, list plugins, and the commands that plugins add.
+
+What a command needs is imported when the command is run, so that ``rastervision --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from rastervision.pipeline.cli_plugins import PluginGroup
+from rastervision.pipeline.errors import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rastervision.pipeline.pipeline import PipelineConfig
+    from rastervision.pipeline.runner import Runner
+
+__all__ = [
+    "_main",
+    "_run_pipeline",
+    "app",
+    "convert_bool_args",
+    "get_configs",
+    "get_configs_from_module",
+    "main",
+    "print_error",
+    "run",
+    "run_command",
+]
+
+_PAIR_SEPARATOR = "\0"  # cannot be in a command line
+
+app = typer.Typer(
+    name="rastervision",
+    cls=PluginGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def print_error(msg: str) -> None:
+    """Write a message to stderr, in red if it is a terminal."""
+    typer.echo(typer.style(str(msg), fg="red") if sys.stderr.isatty() else str(msg), err=True)
+
+
+@app.callback()
+def _root(
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="Name of the settings file in ~/.rastervision.")
+    ] = None,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, help="Tell more, also with errors; -vv: still more."
+        ),
+    ] = 0,
+    tmpdir: Annotated[str | None, typer.Option("--tmpdir", help="Folder for temporary files and downloads.")] = None,
+) -> None:
+    """Deep learning on satellite and aerial imagery."""
+    from rastervision.pipeline.log import setup_logging
+    from rastervision.pipeline.rv_config import rv_config_
+    from rastervision.pipeline.verbosity import Verbosity
+
+    rv_config_.set_verbosity(Verbosity(min(Verbosity.NORMAL + verbose, Verbosity.DEBUG)))
+    setup_logging(rv_config_.verbosity)
+    if tmpdir is not None:
+        rv_config_.set_tmp_dir_root(tmpdir)
+    rv_config_.set_everett_config(profile)
+
+
+class _RunCommand(typer.core.TyperCommand):
+    """Takes the pairs of ``-a KEY VALUE``: Typer has no repeated options of several values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _joined_pairs(args, ("-a", "--arg")))
+
+
+def _joined_pairs(args: list[str], options: tuple[str, ...]) -> list[str]:
+    out: list[str] = []
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            return [*out, word, *words]
+        out.append(word)
+        if word in options:
+            pair = [w for w in (next(words, None), next(words, None)) if w is not None]
+            if len(pair) != 2:
+                raise typer.BadParameter(f"{word} needs two words, KEY and VALUE.")
+            out.append(_PAIR_SEPARATOR.join(pair))
+    return out
+
+
+@app.command("run", cls=_RunCommand)
+def run(
+    runner: Annotated[str, typer.Argument(help="Where to run: inprocess, local, or the runner of a plugin.")],
+    cfg_module: Annotated[
+        str,
+        typer.Argument(help="Python file or module with get_config or get_configs, or a saved config (.json)."),
+    ],
+    commands: Annotated[
+        list[str] | None, typer.Argument(help="Commands to run, in this order; all if none is given.")
+    ] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option("--arg", "-a", metavar="KEY VALUE", help="Argument for get_config; may be given repeatedly."),
+    ] = None,
+    splits: Annotated[
+        int, typer.Option("--splits", "-s", help="In how many parts to do the commands that can be split.")
+    ] = 1,
+    pipeline_run_name: Annotated[
+        str, typer.Option("--pipeline-run-name", help="Name of the run, for runners that list runs.")
+    ] = "raster-vision",
+) -> None:
+    """Run the commands of one or more pipelines."""
+    from rastervision.pipeline.registry import registry_
+    from rastervision.pipeline.rv_config import rv_config_
+
+    runner_object = registry_.get_runner(runner)()
+    pairs = dict(pair.split(_PAIR_SEPARATOR, 1) for pair in arg or [])
+    configs = get_configs(cfg_module, runner, convert_bool_args(pairs))
+    with rv_config_.get_tmp_dir() as tmp_dir:
+        for cfg in configs:
+            _run_pipeline(cfg, runner_object, tmp_dir, splits, commands, pipeline_run_name)
+
+
+def _run_pipeline(
+    cfg: PipelineConfig,
+    runner: Runner,
+    tmp_dir: str,
+    splits: int = 1,
+    commands: Sequence[str] | None = None,
+    pipeline_run_name: str = "raster-vision",
+) -> None:
+    """Complete, check and save a pipeline config, have a runner run it, and print its summary."""
+    from rastervision.pipeline.config import build_config, save_pipeline_config
+    from rastervision.pipeline.run_plan import check_commands
+
+    cfg.update()
+    cfg.recursive_validate_config()
+    # fields that were changed in place are checked here, before anything is written
+    build_config(cfg.dict())
+    pipeline = cfg.build(tmp_dir)
+    chosen = list(commands or pipeline.commands)
+    check_commands(pipeline, chosen)
+    cfg_json_uri = cfg.get_config_uri()
+    save_pipeline_config(cfg, cfg_json_uri)
+    runner.run(cfg_json_uri, pipeline, chosen, num_splits=splits, pipeline_run_name=pipeline_run_name)
+    summary = pipeline.summary() if runner.blocking else None
+    if summary:
+        typer.echo(summary)
+
+
+@app.command("run_command")
+def run_command(
+    cfg_json_uri: Annotated[str, typer.Argument(help="The saved config of a pipeline.")],
+    command: Annotated[str, typer.Argument(help="The command to run.")],
+    split_ind: Annotated[int | None, typer.Option("--split-ind", help="Which part of the command, from 0.")] = None,
+    num_splits: Annotated[
+        int | None, typer.Option("--num-splits", help="In how many parts the command is done.")
+    ] = None,
+    runner: Annotated[str, typer.Option("--runner", help="The runner that started this.")] = "inprocess",
+) -> None:
+    """Run one command of a saved pipeline, or a part of it, in this process."""
+    from rastervision.pipeline.config_files import read_pipeline_config
+    from rastervision.pipeline.log import setup_logging
+    from rastervision.pipeline.registry import registry_
+    from rastervision.pipeline.run_plan import Step, run_step
+    from rastervision.pipeline.runner.processes import end_with_parent
+    from rastervision.pipeline.rv_config import rv_config_
+
+    is_child = end_with_parent()
+    if num_splits is not None and num_splits > 1 and split_ind is None:
+        split_ind = registry_.get_runner(runner)().get_split_ind()
+    step = Step(0, command, split_ind or 0, num_splits or 1)
+    # a parent that runs several processes side by side puts the name of the step before each line
+    setup_logging(rv_config_.verbosity, context="" if is_child and step.num_splits > 1 else str(step))
+    cfg = read_pipeline_config(cfg_json_uri)
+    if cfg.rv_config:
+        rv_config_.apply_overrides(cfg.rv_config)
+    with rv_config_.get_tmp_dir() as tmp_dir:
+        run_step(cfg.build(tmp_dir), command, split_ind, num_splits)
+
+
+@app.command("plugins")
+def plugins(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the type hints of configs too.")] = False,
+) -> None:
+    """List the installed packages that extend Raster Vision, and what each adds."""
+    from rastervision.pipeline.cli_plugins import describe_plugins
+
+    typer.echo(describe_plugins(verbose))
+
+
+def convert_bool_args(args: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with the strings true and false, in any case, as bool."""
+    return {
+        k: v.lower() == "true" if isinstance(v, str) and v.lower() in ("true", "false") else v for k, v in args.items()
+    }
+
+
+def get_configs(
+    cfg_module_path: str, runner: str | None = None, args: dict[str, Any] | None = None
+) -> list[PipelineConfig]:
+    """Return the pipeline configs that a Python file or module makes, or that a JSON file holds."""
+    from rastervision.pipeline import config_files
+
+    return config_files.get_configs(cfg_module_path, runner, args)
+
+
+def get_configs_from_module(cfg_module_path: str, runner: str, args: dict[str, Any]) -> list[PipelineConfig]:
+    """Return the pipeline configs that a Python file or module makes."""
+    from rastervision.pipeline import config_files
+
+    return config_files.get_configs_from_module(cfg_module_path, runner, args)
+
+
+main = typer.main.get_command(app)
+
+
+def _main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the program: with 2 after an error that the user can act on."""
+    from rastervision.pipeline.runner.processes import sigterm_as_exit
+
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        with sigterm_as_exit():
+            main(args, prog_name="rastervision")
+    except Exception as e:
+        sys.exit(_report(e))
+
+
+def _report(error: Exception) -> int:
+    """Show an error and return the exit code: 1 with a traceback for an error that nobody foresaw."""
+    from rastervision.pipeline.config_files import line_of_config_file
+    from rastervision.pipeline.error_text import describe_error, is_expected, print_traceback
+    from rastervision.pipeline.rv_config import rv_config_
+    from rastervision.pipeline.verbosity import Verbosity
+
+    if not is_expected(error):
+        print_traceback(error)
+        return 1
+    if rv_config_.verbosity >= Verbosity.VERBOSE and not isinstance(error, RunError):
+        print_traceback(error)
+    place = line_of_config_file(error)
+    with contextlib.suppress(OSError):
+        print_error(f"Error: {describe_error(error)}" + (f" ({place})" if place else ""))
+    return error.exit_code if isinstance(error, RunError) else 2
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,283 @@
+"""Configs: typed, validated, serialisable descriptions of what to run, apart from the entities that do it.
+
+A config never imports a heavy library at import time; only its ``build`` does. Saved configs carry a
+``type_hint`` per object, so that a field declared with a base class comes back as the class that was saved.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from rastervision.pipeline.errors import ConfigError, RegistryError
+from rastervision.pipeline.upgrade import upgrade_config, upgrade_plugin_versions
+
+if TYPE_CHECKING:
+    from rastervision.pipeline.pipeline import PipelineConfig
+    from rastervision.pipeline.upgrade import UpgradeStep
+
+__all__ = [
+    "BaseModel",
+    "Config",
+    "ConfigDict",
+    "ConfigError",
+    "Field",
+    "ValidationError",
+    "build_config",
+    "create_model",
+    "field_validator",
+    "get_plugin",
+    "model_validator",
+    "register_config",
+    "save_pipeline_config",
+    "upgrade_config",
+    "upgrade_plugin_versions",
+]
+
+C = TypeVar("C", bound="type[Config]")
+
+
+class Config(BaseModel):
+    """Base of all configs. Unknown fields are rejected; assignments are validated."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True)
+
+    registered_type_hint: ClassVar[str | None] = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _dispatch_on_type_hint(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Let a field declared with a base class take the dict of a subclass, told by its ``type_hint``."""
+        if isinstance(value, dict):
+            hint = value.get("type_hint")
+            if hint is not None and hint != cls.registered_type_hint:
+                actual = _registered_class(hint)
+                if not issubclass(actual, cls):
+                    raise ValueError(f"type_hint {hint!r} is a {actual.__name__}, but a {cls.__name__} is needed here")
+                return actual.model_validate(value)
+        return handler(value)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Leave ``type_hint`` out: the class name says it."""
+        return [(k, v) for k, v in super().__repr_args__() if k != "type_hint"]
+
+    def model_dump(self, **kwargs: Any) -> builtins.dict[str, Any]:
+        """As in pydantic, but each config is dumped as the class it is, not as its field declares."""
+        return super().model_dump(**{"serialize_as_any": True, **kwargs})
+
+    def model_dump_json(self, **kwargs: Any) -> str:
+        """As in pydantic, but each config is dumped as the class it is, not as its field declares."""
+        return super().model_dump_json(**{"serialize_as_any": True, **kwargs})
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Fill the fields that depend on the pipeline around this config; does nothing here."""
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the entity that this config describes."""
+        raise NotImplementedError(f"{type(self).__name__} does not describe an entity that can be built.")
+
+    def validate_config(self) -> None:
+        """Check what needs all fields to be filled; raise `ConfigError` if something does not hold."""
+
+    def recursive_validate_config(self) -> None:
+        """Run `validate_config` on this config and on all configs below it, in lists and dicts too."""
+        for value in self.__dict__.values():
+            for child in _configs_in(value):
+                child.recursive_validate_config()
+        self.validate_config()
+
+    def revalidate(self) -> None:
+        """Validate all fields again, after changes to mutable values in place."""
+        type(self).model_validate(self.model_dump())
+
+    def validate_list(self, field: str, valid_options: list[str]) -> None:
+        """Raise `ConfigError` if the list in ``field`` has an item that is not one of ``valid_options``."""
+        for item in getattr(self, field):
+            if item not in valid_options:
+                raise ConfigError(f"{item!r} is not a valid item of {field}. Use one of {valid_options}.")
+
+    def copy(self) -> Self:  # type: ignore[override]
+        """Return an independent copy: nothing mutable is shared."""
+        return self.model_copy(deep=True)
+
+    def dict(self, with_rv_metadata: bool = False, **kwargs: Any) -> builtins.dict[str, Any]:
+        """Return the fields as plain Python values, nested; with the plugin versions if asked for."""
+        out = self.model_dump(**kwargs)
+        if with_rv_metadata:
+            out["plugin_versions"] = _current_plugin_versions()
+        return out
+
+    def json(self, **kwargs: Any) -> Any:
+        """Return the fields as JSON-compatible values, nested."""
+        return self.model_dump(mode="json", **kwargs)
+
+    @classmethod
+    def deserialize(cls, inp: str | builtins.dict[str, Any] | Config) -> Self:
+        """Return the config that ``inp`` is, holds (a dict), or points to (a URI of a JSON file).
+
+        Raises:
+            TypeError: ``inp`` is something else.
+        """
+        if isinstance(inp, Config):
+            return cast(Self, inp)
+        if isinstance(inp, dict):
+            return cls.from_dict(inp)
+        if isinstance(inp, str):
+            return cls.from_file(inp)
+        raise TypeError(f"Cannot make a config from a {type(inp).__name__}. Give a Config, a dict or a URI.")
+
+    @classmethod
+    def from_file(cls, uri: str) -> Self:
+        """Read a config from a JSON file and bring it up to date."""
+        from rastervision.pipeline.file_system.utils import file_to_json
+
+        return cls.from_dict(file_to_json(uri))
+
+    @classmethod
+    def from_dict(cls, cfg_dict: builtins.dict[str, Any]) -> Self:
+        """Build a config from its saved dict, upgraded to today's version if it records plugin versions.
+
+        A dict without ``type_hint`` is read as the class this is called on.
+        """
+        if "plugin_versions" in cfg_dict:
+            cfg_dict = {k: v for k, v in upgrade_config(cfg_dict).items() if k != "plugin_versions"}
+        if "type_hint" not in cfg_dict:
+            return cls.model_validate(cfg_dict)
+        return cast(Self, build_config(cfg_dict))
+
+    def to_file(self, uri: str, with_rv_metadata: bool = True) -> None:
+        """Write this config as JSON, with the plugin versions that later releases need to upgrade it."""
+        from rastervision.pipeline.file_system.utils import str_to_file
+
+        if with_rv_metadata:
+            content = self.json()
+            content["plugin_versions"] = _current_plugin_versions()
+            str_to_file(json.dumps(content), uri)
+        else:
+            str_to_file(self.model_dump_json(), uri)
+
+
+def _configs_in(value: Any) -> Iterator[Config]:
+    """Yield the configs that ``value`` is or contains; not those inside other configs."""
+    if isinstance(value, Config):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _configs_in(item)
+    elif isinstance(value, (list, tuple, set)):
+        for item in value:
+            yield from _configs_in(item)
+
+
+def _registered_class(type_hint: str) -> type[Config]:
+    from rastervision.pipeline.registry import registry_
+
+    return registry_.get_config(type_hint)
+
+
+def _current_plugin_versions() -> dict[str, int]:
+    from rastervision.pipeline.registry import registry_
+
+    return registry_.plugin_versions
+
+
+def get_plugin(config_cls: type) -> str:
+    """Return the name of the plugin that a config class belongs to, judged by its module."""
+    parts = config_cls.__module__.split(".")
+    return ".".join(parts[:2]) if parts[0] == "rastervision" else parts[0]
+
+
+def register_config(type_hint: str, plugin: str | None = None, upgrader: UpgradeStep | None = None) -> Callable[[C], C]:
+    """Register a `Config` class under the name that its saved JSON carries, and return the same class.
+
+    Args:
+        type_hint: The name; unique over all plugins.
+        plugin: Plugin that the class belongs to; judged by the class's module if not given.
+        upgrader: ``(dict saved by version v, v) -> dict of version v + 1``; plugins with entry points
+            list theirs in their `Upgraders` instead.
+
+    Raises:
+        RegistryError: Another class has this ``type_hint``.
+    """
+
+    def decorate(cls: C) -> C:
+        from rastervision.pipeline.registry import registry_
+
+        registry_.add_config(type_hint, cls, plugin or get_plugin(cls), upgrader)
+        _add_type_hint_field(cls, type_hint)
+        return cls
+
+    return decorate
+
+
+def _add_type_hint_field(cls: type[Config], type_hint: str) -> None:
+    """Give ``cls`` a constant field ``type_hint``, in place: the class stays the one its module defines.
+
+    The field goes where the base-most registered class has it, as in files saved by 0.31. The schema of ``cls``
+    is not built yet (``defer_build``), so that adding a field costs nothing.
+    """
+    annotation = Literal[type_hint]  # type: ignore[valid-type]
+    info = FieldInfo(annotation=annotation, default=type_hint)
+    if "__annotations__" not in cls.__dict__:
+        cls.__annotations__ = {}
+    cls.__annotations__["type_hint"] = annotation
+    cls.__pydantic_fields__["type_hint"] = info
+    cls.registered_type_hint = type_hint
+    cls.model_rebuild(force=True, raise_errors=False) if cls.__pydantic_complete__ else None
+
+
+def build_config(x: Any) -> Any:
+    """Build the config that a dict with a ``type_hint`` describes; lists item by item; configs as they are.
+
+    Raises:
+        RegistryError: A ``type_hint`` anywhere in ``x`` is not registered; the message has the field path.
+        ValidationError: A field is unknown, missing or wrong.
+    """
+    if isinstance(x, list):
+        return [build_config(item) for item in x]
+    if isinstance(x, Config) or not isinstance(x, dict):
+        return x
+    if "type_hint" not in x:
+        return {key: build_config(value) for key, value in x.items()}
+    _check_type_hints(x, "")
+    return _registered_class(x["type_hint"]).model_validate(x)
+
+
+def _check_type_hints(node: Any, path: str) -> None:
+    if isinstance(node, dict):
+        hint = node.get("type_hint")
+        if isinstance(hint, str):
+            try:
+                _registered_class(hint)
+            except RegistryError as e:
+                raise type(e)(f"{path or 'config'}: {e}") from e
+        for key, value in node.items():
+            _check_type_hints(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            _check_type_hints(value, f"{path}[{i}]")
+
+
+def save_pipeline_config(cfg: PipelineConfig, output_uri: str) -> None:
+    """Write a pipeline config with the settings and plugin versions that are needed to run it elsewhere."""
+    from rastervision.pipeline.file_system.utils import str_to_file
+    from rastervision.pipeline.registry import registry_
+    from rastervision.pipeline.rv_config import rv_config_
+
+    cfg.rv_config = rv_config_.get_config_dict(registry_.get_rv_config_schema())
+    cfg.plugin_versions = _current_plugin_versions()
+    str_to_file(cfg.model_dump_json(), output_uri)

@@ -1,0 +1,140 @@
+"""Get pipeline configs from what a user names: a Python file, a module, or a JSON file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from rastervision.pipeline.config import build_config, upgrade_config
+from rastervision.pipeline.error_text import did_you_mean
+from rastervision.pipeline.errors import ConfigError, NotReadableError
+from rastervision.pipeline.file_system.utils import download_if_needed, file_to_json
+from rastervision.pipeline.pipeline import PipelineConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+__all__ = ["get_configs", "get_configs_from_module", "line_of_config_file", "read_pipeline_config"]
+
+# below rastervision.pipeline, so that what the file logs is shown and its configs belong to that plugin
+_MODULE_PREFIX = "rastervision.pipeline._config_file_"
+
+
+def get_configs(
+    cfg_module_path: str, runner: str | None = None, args: dict[str, Any] | None = None
+) -> list[PipelineConfig]:
+    """Return the pipeline configs that a Python file or module makes, or that a JSON file holds.
+
+    Args:
+        cfg_module_path: Path or URI that ends in ``.py`` or ``.json``, or the dotted name of a module.
+        runner: Name of the runner, the first argument of the functions ``get_configs`` and ``get_config``.
+        args: Further arguments of the function.
+
+    Raises:
+        ConfigError: What is named is no pipeline config, or the arguments do not fit.
+    """
+    if cfg_module_path.endswith(".json"):
+        if args:
+            raise ConfigError(f"{cfg_module_path} is a saved config, which takes no arguments. Leave out -a.")
+        content = file_to_json(cfg_module_path)
+        items = content if isinstance(content, list) else [content]
+        return [_pipeline_config(item, cfg_module_path) for item in items]
+    return get_configs_from_module(cfg_module_path, runner or "", args or {})
+
+
+def read_pipeline_config(uri: str) -> PipelineConfig:
+    """Return the pipeline config that a JSON file holds, brought up to date."""
+    return _pipeline_config(file_to_json(uri), uri)
+
+
+def _pipeline_config(content: Any, uri: str) -> PipelineConfig:
+    if not isinstance(content, dict) or "type_hint" not in content:
+        raise ConfigError(
+            f"{uri} is not a saved pipeline config: it has no type_hint. Name the JSON file of a pipeline."
+        )
+    upgraded = {k: v for k, v in upgrade_config(content).items() if k != "plugin_versions"}
+    return _checked(build_config(upgraded), uri)
+
+
+def _checked(cfg: Any, source: str) -> PipelineConfig:
+    if not isinstance(cfg, PipelineConfig):
+        raise ConfigError(f"{source} gives a {type(cfg).__name__}, but a PipelineConfig is needed.")
+    return cfg
+
+
+def get_configs_from_module(cfg_module_path: str, runner: str, args: dict[str, Any]) -> list[PipelineConfig]:
+    """Return the pipeline configs that the function ``get_configs`` or ``get_config`` of a module makes.
+
+    Raises:
+        ConfigError: There is no such module or function, the arguments do not fit, or the result is no config.
+    """
+    module = _load_module(cfg_module_path)
+    function = getattr(module, "get_configs", None) or getattr(module, "get_config", None)
+    if function is None:
+        raise ConfigError(f"{cfg_module_path} has no function get_configs or get_config. Write one.")
+    _check_args(function, args, cfg_module_path)
+    result = function(runner, **args)
+    configs = result if isinstance(result, list) else [result]
+    return [_checked(cfg, f"{function.__name__} of {cfg_module_path}") for cfg in configs]
+
+
+def _load_module(cfg_module_path: str) -> ModuleType:
+    if not cfg_module_path.endswith(".py"):
+        try:
+            return importlib.import_module(cfg_module_path)
+        except ModuleNotFoundError as e:
+            if e.name is None or not f"{cfg_module_path}.".startswith(f"{e.name}."):
+                raise
+            raise ConfigError(
+                f"There is no module {cfg_module_path!r}. Name a Python file (.py), a saved config (.json), or "
+                "a module that can be imported from here."
+            ) from e
+    path = os.path.abspath(download_if_needed(cfg_module_path))
+    if not os.path.isfile(path):
+        raise NotReadableError(f"Cannot read {cfg_module_path}: there is no such file.")
+    stem = re.sub(r"\W", "_", os.path.splitext(os.path.basename(path))[0])
+    name = _MODULE_PREFIX + stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # pydantic and pickle look a class up by the name of its module
+    sys.modules[name] = module
+    folder = os.path.dirname(path)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _check_args(function: Callable[..., Any], args: dict[str, Any], source: str) -> None:
+    """Raise `ConfigError` if a function cannot be called with the runner and these keyword arguments."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters:
+        raise ConfigError(f"{function.__name__} of {source} takes no arguments. Its first one has to be the runner.")
+    by_name = [p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = [p.name for p in by_name]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for name in args:
+            if name not in names:
+                hint = did_you_mean(name, names) or "It takes none but the runner."
+                raise ConfigError(f"{function.__name__} of {source} has no argument {name!r}. {hint}")
+    missing = [p.name for p in by_name if p.default is p.empty and p.name not in args]
+    if missing:
+        flags = " ".join(f"-a {name} VALUE" for name in missing)
+        raise ConfigError(f"{function.__name__} of {source} needs {', '.join(missing)}. Add {flags}.")
+
+
+def line_of_config_file(error: BaseException) -> str | None:
+    """Return where in the user's config file an error came up, as in "tree_cover.py, line 12", or None."""
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").startswith(_MODULE_PREFIX):
+            place = f"{os.path.basename(frame.f_code.co_filename)}, line {line}"
+    return place

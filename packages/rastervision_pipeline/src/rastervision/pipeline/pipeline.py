@@ -1,0 +1,83 @@
+"""Pipelines: named commands over one config, run one after the other or in parallel splits by a runner."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from pydantic import Field
+
+from rastervision.pipeline.config import Config, build_config, register_config, upgrade_config
+from rastervision.pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Pipeline", "PipelineConfig"]
+
+log = logging.getLogger(__name__)
+
+
+@register_config("pipeline")
+class PipelineConfig(Config):
+    """Configure a `Pipeline`."""
+
+    # builtins.dict: the method dict() below would shadow the type when pydantic evaluates the annotations
+    root_uri: str | None = Field(None, description="Root of the URIs of all that the pipeline writes.")
+    rv_config: builtins.dict[str, Any] | None = Field(
+        None, description="Settings saved with the pipeline for the processes that run its commands."
+    )
+    plugin_versions: builtins.dict[str, int] | None = Field(
+        None, description="Versions of the plugins that saved this config; used to upgrade it."
+    )
+
+    def get_config_uri(self) -> str:
+        """Return the URI under which this config is saved.
+
+        Raises:
+            ConfigError: ``root_uri`` is not set.
+        """
+        if not self.root_uri:
+            raise ConfigError("root_uri is not set, so there is no place for pipeline-config.json. Set root_uri.")
+        return f"{self.root_uri.rstrip('/')}/pipeline-config.json"
+
+    def build(self, tmp_dir: str) -> Pipeline:
+        """Build the pipeline; ``tmp_dir`` is a local folder for temporary files."""
+        return Pipeline(self, tmp_dir)
+
+    def dict(self, with_rv_metadata: bool = True, **kwargs: Any) -> builtins.dict[str, Any]:
+        """Return the fields as plain Python values, with the plugin versions unless told otherwise."""
+        return super().dict(with_rv_metadata=with_rv_metadata, **kwargs)
+
+    @classmethod
+    def from_dict(cls, cfg_dict: builtins.dict[str, Any]) -> Self:
+        """Build a pipeline config from its saved dict; ``plugin_versions`` stays as it was saved."""
+        cfg_dict = upgrade_config(cfg_dict)
+        if "type_hint" not in cfg_dict:
+            return cls.model_validate(cfg_dict)
+        return cast(Self, build_config(cfg_dict))
+
+
+class Pipeline:
+    """A pipeline whose commands are its methods. Subclass it, list the commands, and write the methods."""
+
+    commands: Sequence[str] = ("test_cpu", "test_gpu")
+    split_commands: Sequence[str] = ("test_cpu",)
+    gpu_commands: Sequence[str] = ("test_gpu",)
+
+    def __init__(self, config: PipelineConfig, tmp_dir: str) -> None:
+        self.config = config
+        self.tmp_dir = tmp_dir
+
+    def summary(self) -> str | None:
+        """Return a text that ends a run, such as results and where the outputs are; None for nothing."""
+        return None
+
+    def test_cpu(self, split_ind: int = 0, num_splits: int = 1) -> None:
+        """Check that a runner can run a split command."""
+        log.info("test_cpu split %d of %d", split_ind, num_splits)
+
+    def test_gpu(self) -> None:
+        """Check that a runner can run a command on its GPU machines."""
+        log.info("test_gpu")

@@ -1,0 +1,96 @@
+"""A run as data: which commands are carried out, in how many parts, and what has to be done before each.
+
+Runners only carry a plan out; they do not decide what is in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rastervision.pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rastervision.pipeline.pipeline import Pipeline
+
+__all__ = ["Step", "check_commands", "plan", "run_step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, or one part of it.
+
+    Args:
+        id: Number of the step in its plan.
+        command: Name of the pipeline's method.
+        split_ind: Which part of the command this is, from 0.
+        num_splits: In how many parts the command is done; 1 means as a whole.
+        needs: Ids of the steps that must have succeeded before.
+        gpu: Whether the command makes use of a GPU.
+    """
+
+    id: int
+    command: str
+    split_ind: int = 0
+    num_splits: int = 1
+    needs: tuple[int, ...] = ()
+    gpu: bool = False
+
+    def __str__(self) -> str:
+        return self.command if self.num_splits == 1 else f"{self.command} {self.split_ind + 1}/{self.num_splits}"
+
+
+def check_commands(pipeline: Pipeline, commands: Sequence[str]) -> None:
+    """Raise `ConfigError` if a command is not one of the pipeline's."""
+    for command in commands:
+        # a pipeline may drop a command that has nothing to do for its config; asked for by name, it is run
+        known = command in pipeline.commands or command in type(pipeline).commands
+        if not known or not callable(getattr(pipeline, command, None)):
+            names = ", ".join(type(pipeline).commands)
+            raise ConfigError(f"{type(pipeline).__name__} has no command {command!r}. Use some of: {names}.")
+
+
+def plan(pipeline: Pipeline, commands: Sequence[str], num_splits: int = 1) -> list[Step]:
+    """Return the steps of a run: the commands one after the other, the parts of a split command side by side.
+
+    Args:
+        pipeline: The pipeline, which says which commands can be split and which make use of a GPU.
+        commands: Names of commands, in the order in which they are run.
+        num_splits: In how many parts a command is done that can be split.
+
+    Raises:
+        ConfigError: ``num_splits`` is not positive, or the pipeline has no such command.
+    """
+    if num_splits < 1:
+        raise ConfigError(f"The number of splits is {num_splits}, but must be 1 or more.")
+    check_commands(pipeline, commands)
+    steps: list[Step] = []
+    needs: tuple[int, ...] = ()
+    for command in commands:
+        parts = num_splits if command in pipeline.split_commands else 1
+        gpu = command in pipeline.gpu_commands
+        group = [Step(len(steps) + i, command, i, parts, needs, gpu) for i in range(parts)]
+        steps.extend(group)
+        needs = tuple(step.id for step in group)
+    return steps
+
+
+def run_step(pipeline: Pipeline, command: str, split_ind: int | None = None, num_splits: int | None = None) -> None:
+    """Call a command of a pipeline, or one part of it.
+
+    Raises:
+        ConfigError: The pipeline has no such command, it cannot be split, or there is no such part.
+    """
+    check_commands(pipeline, [command])
+    method: Any = getattr(pipeline, command)
+    if num_splits is None or num_splits <= 1:
+        method()
+        return
+    if command not in pipeline.split_commands:
+        names = ", ".join(pipeline.split_commands) or "none"
+        raise ConfigError(f"The command {command} cannot be split. Those that can: {names}.")
+    if split_ind is None or not 0 <= split_ind < num_splits:
+        raise ConfigError(f"There is no part {split_ind} of {num_splits}. Set --split-ind from 0 to {num_splits - 1}.")
+    method(split_ind=split_ind, num_splits=num_splits)

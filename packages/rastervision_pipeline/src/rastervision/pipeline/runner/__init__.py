@@ -1,0 +1,5 @@
+"""Runners: carry out the commands of a pipeline, here or elsewhere."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import http.server
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rastervision.pipeline.errors import NotReadableError
+from rastervision.pipeline.file_system import (
+    FileSystem,
+    HttpFileSystem,
+    download_if_needed,
+    download_or_copy,
+    file_exists,
+    get_file_obj,
+    get_local_path,
+    is_local,
+    list_paths,
+    sync_from_dir,
+)
+from rastervision.pipeline.file_system import http_file_system as module
+from rastervision.testing.contracts import ReadOnlyFileSystemContract
+from rastervision.testing.contracts.file_system import TEXT
+
+
+@dataclass
+class Server:
+    """A web server on this machine: what it has, and how often it was asked."""
+
+    url: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    failures: dict[str, list[int]] = field(default_factory=dict)
+    truncate: Counter[str] = field(default_factory=Counter)
+    last_modified: datetime | None = None
+    requests: list[tuple[str, str]] = field(default_factory=list)
+
+    def count(self, method: str, path: str) -> int:
+        return self.requests.count((method, path))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.001)
+    state = Server("")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def do_GET(self) -> None:
+            self._answer(with_body=True)
+
+        def _answer(self, with_body: bool) -> None:
+            state.requests.append((self.command, self.path))
+            if self.path == "/redirect":
+                self.send_response(302)
+                self.send_header("Location", "/text.txt")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            failures = state.failures.get(self.path, [])
+            if failures or self.path not in state.files:
+                self.send_error(failures.pop(0) if failures else 404)
+                return
+            body = state.files[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            if state.last_modified is not None:
+                self.send_header("Last-Modified", format_datetime(state.last_modified, usegmt=True))
+            self.end_headers()
+            if with_body and state.truncate[self.path] > 0:
+                state.truncate[self.path] -= 1
+                self.wfile.write(body[: len(body) // 2])
+                self.close_connection = True
+            elif with_body:
+                self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        state.url = f"http://127.0.0.1:{httpd.server_port}"
+        state.files["/text.txt"] = TEXT.encode()
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield state
+        httpd.shutdown()
+        thread.join()
+
+
+class TestHttpFileSystem(ReadOnlyFileSystemContract):
+    @pytest.fixture
+    def fs(self) -> type[FileSystem]:
+        return HttpFileSystem
+
+    @pytest.fixture
+    def text_uri(self, server: Server) -> str:
+        return f"{server.url}/text.txt"
+
+    @pytest.fixture
+    def missing_uri(self, server: Server) -> str:
+        return f"{server.url}/missing.txt"
+
+
+def test_the_status_of_a_refusal_is_told_and_not_tried_again(server: Server) -> None:
+    server.failures["/text.txt"] = [403] * 9
+
+    with pytest.raises(NotReadableError, match=r"/text\.txt: the server answered 403"):
+        HttpFileSystem.read_str(f"{server.url}/text.txt")
+
+    assert server.count("GET", "/text.txt") == 1
+
+
+def test_a_passing_failure_is_tried_again(server: Server, tmp_path: Path) -> None:
+    server.failures["/text.txt"] = [503, 500]
+
+    HttpFileSystem.copy_from(f"{server.url}/text.txt", str(tmp_path / "a.txt"))
+
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == TEXT
+    assert server.count("GET", "/text.txt") == 3
+
+
+def test_a_failure_that_stays_is_told_after_three_attempts(server: Server) -> None:
+    server.failures["/text.txt"] = [503] * 9
+
+    with pytest.raises(NotReadableError, match="503"):
+        HttpFileSystem.read_bytes(f"{server.url}/text.txt")
+
+    assert server.count("GET", "/text.txt") == 3
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_connection_that_ends_early_never_gives_half_a_file(server: Server, tmp_path: Path, times: int) -> None:
+    server.files["/big.bin"] = bytes(3_000_000)
+    server.truncate["/big.bin"] = times
+    target = tmp_path / "big.bin"
+
+    if times == 1:
+        HttpFileSystem.copy_from(f"{server.url}/big.bin", str(target))
+        assert target.stat().st_size == 3_000_000
+    else:
+        with pytest.raises(NotReadableError, match="1500000 of 3000000 bytes"):
+            HttpFileSystem.copy_from(f"{server.url}/big.bin", str(target))
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_redirects_are_followed(server: Server) -> None:
+    assert HttpFileSystem.read_str(f"{server.url}/redirect") == TEXT
+
+
+def test_a_server_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.001)
+
+    with pytest.raises(NotReadableError, match="Check the URI and the network"):
+        HttpFileSystem.read_str("http://127.0.0.1:9/none")
+    with pytest.raises(NotReadableError):
+        HttpFileSystem.file_exists("http://127.0.0.1:9/none")
+    with pytest.raises(NotReadableError, match="Cannot read http://"):
+        HttpFileSystem.read_str("http://")
+
+
+def test_listing_and_syncing_say_that_http_has_no_folders(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(NotReadableError, match="has no folders"):
+        list_paths(server.url, ext=".tif")
+    with pytest.raises(NotReadableError, match="has no folders"):
+        sync_from_dir(server.url, str(tmp_path))
+
+
+def test_local_paths_leave_out_query_and_never_lead_out_of_the_folder(tmp_path: Path) -> None:
+    root = str(tmp_path)
+
+    assert get_local_path("https://a.org/x/y.tif?token=1#z", root) == f"{root}/http/a.org/x/y.tif"
+    assert get_local_path("https://a.org/x/", root) == f"{root}/http/a.org/x"
+    assert get_local_path("http://a.org/%2e%2e/..//y.tif", root) == f"{root}/http/a.org/y.tif"
+
+
+def test_a_download_is_kept_until_the_server_has_a_newer_file(server: Server, tmp_path: Path) -> None:
+    uri = f"{server.url}/text.txt"
+    server.last_modified = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
+    first = download_if_needed(uri, str(tmp_path))
+    again = download_if_needed(uri, str(tmp_path))
+    assert first == again
+    assert server.count("GET", "/text.txt") == 1
+
+    server.files["/text.txt"] = b"newer"
+    server.last_modified = datetime(2024, 5, 1, 12, 1, tzinfo=UTC)
+    assert Path(download_if_needed(uri, str(tmp_path))).read_bytes() == b"newer"
+    assert server.count("GET", "/text.txt") == 2
+
+    download_if_needed(uri, str(tmp_path), use_cache=False)
+    assert server.count("GET", "/text.txt") == 3
+
+
+def test_a_download_without_date_is_kept(server: Server, tmp_path: Path) -> None:
+    for _ in range(2):
+        download_if_needed(f"{server.url}/text.txt", str(tmp_path))
+
+    assert server.count("GET", "/text.txt") == 1
+
+
+def test_download_or_copy_puts_the_file_into_the_folder(server: Server, tmp_path: Path) -> None:
+    path = download_or_copy(f"{server.url}/text.txt", str(tmp_path / "to"), delete_tmp=True)
+
+    assert path == str(tmp_path / "to" / "text.txt")
+    assert Path(path).read_text(encoding="utf-8") == TEXT
+
+
+def test_a_full_disk_is_not_taken_for_a_network_failure(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.shutil, "copyfileobj", full)
+
+    with pytest.raises(module.NotWritableError, match="no space left"):
+        HttpFileSystem.copy_from(f"{server.url}/text.txt", str(tmp_path / "a.txt"))
+    assert server.count("GET", "/text.txt") == 1
+
+
+def test_streams_with_and_without_progress(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="rastervision")
+    for with_progress in (True, False):
+        with get_file_obj(f"{server.url}/text.txt", with_progress=with_progress) as f:
+            assert f.read() == TEXT.encode()
+
+    assert caplog.text.count("text.txt") == 1
+
+
+def test_uris_are_remote_and_last_modified_is_that_of_the_server(server: Server) -> None:
+    uri = f"{server.url}/text.txt"
+    server.last_modified = datetime(2024, 5, 1, tzinfo=UTC)
+
+    assert not is_local(uri)
+    assert file_exists(uri)
+    assert HttpFileSystem.last_modified(uri) == server.last_modified

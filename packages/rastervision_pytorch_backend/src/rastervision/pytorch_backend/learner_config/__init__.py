@@ -1,0 +1,5 @@
+"""Configs of models, solvers, data and learners of all tasks."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

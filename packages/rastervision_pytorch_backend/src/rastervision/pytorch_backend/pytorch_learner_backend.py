@@ -1,0 +1,297 @@
+"""The backend that all tasks share: chips in zip files, a learner that trains, its bundle for prediction."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from rastervision.core.backend.backend import Backend, BackendConfig
+from rastervision.pipeline.config import register_config
+from rastervision.pipeline.errors import ConfigError, NotReadableError
+from rastervision.pipeline.lazy import load_object
+from rastervision.pytorch_backend.learner_config.data import DataConfig
+from rastervision.pytorch_backend.learner_config.geo_data import GeoDataConfig
+from rastervision.pytorch_backend.learner_config.image_data import ImageDataConfig
+from rastervision.pytorch_backend.learner_config.model import ModelConfig
+from rastervision.pytorch_backend.learner_config.solver import SolverConfig
+from rastervision.pytorch_backend.sample_writer import PyTorchLearnerSampleWriter, get_image_ext, write_chip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rastervision.core.data.dataset_config import DatasetConfig
+    from rastervision.core.data.label.labels import Labels
+    from rastervision.core.data.raster_source.raster_source import RasterSourceConfig
+    from rastervision.core.data.scene import Scene, SceneConfig
+    from rastervision.core.rv_pipeline.chip_options import ChipOptions
+    from rastervision.core.rv_pipeline.rv_pipeline import PredictOptions, RVPipelineConfig
+    from rastervision.pytorch_backend.chipping import ChipCount, Split
+    from rastervision.pytorch_backend.learner_config.learner import LearnerConfig
+
+__all__ = [
+    "SPLITS",
+    "PyTorchLearnerBackend",
+    "PyTorchLearnerBackendConfig",
+    "PyTorchLearnerSampleWriter",
+    "get_image_ext",
+    "write_chip",
+]
+
+log = logging.getLogger(__name__)
+
+SPLITS: list[Split] = ["train", "valid", "test"]
+
+MODEL_BUNDLE = "model-bundle.zip"
+_DEFAULT_CHIP_WORKERS = 4
+
+
+@register_config("pytorch_learner_backend")
+class PyTorchLearnerBackendConfig(BackendConfig):
+    """Configure a `PyTorchLearnerBackend`."""
+
+    model: ModelConfig = Field(description="The model.")
+    solver: SolverConfig = Field(description="How to train.")
+    data: DataConfig = Field(description="Training data: chips that the chip command writes, or scenes directly.")
+    log_tensorboard: bool = Field(True, description="Write TensorBoard logs.")
+    run_tensorboard: bool = Field(False, description="Run a TensorBoard server during training.")
+    save_all_checkpoints: bool = Field(False, description="Keep the weights of every epoch, not only of the last.")
+
+    def get_bundle_filenames(self) -> list[str]:
+        """Return the names of the files in ``train_uri`` that the model bundle needs."""
+        return [MODEL_BUNDLE]
+
+    def filter_commands(self, commands: list[str]) -> list[str]:
+        """Return the commands that this backend needs: no chips are written if data comes from the scenes."""
+        if isinstance(self.data, GeoDataConfig):
+            return [command for command in commands if command != "chip"]
+        return commands
+
+    def update(self, pipeline: RVPipelineConfig | None = None) -> None:
+        """Fill what is not set of ``data``: classes, number of channels, and where chips or scenes are."""
+        super().update(pipeline=pipeline)
+        data = self.data
+        if pipeline is None:
+            data.update()
+            return
+        if isinstance(data, ImageDataConfig) and data.uri is None and data.group_uris is None:
+            data.uri = pipeline.chip_uri
+        if isinstance(data, GeoDataConfig):
+            if data.scene_dataset is None:
+                data.scene_dataset = pipeline.dataset
+            if not data.sampling and pipeline.chip_options is not None:
+                data.sampling = pipeline.chip_options.sampling
+        self._take_classes(pipeline)
+        if data.img_channels is None:
+            data.img_channels = self.get_img_channels(pipeline)
+        data.update()
+
+    def _take_classes(self, pipeline: RVPipelineConfig) -> None:
+        """Set the classes of the data to those of the pipeline, which may have got a null class since."""
+        wanted, given = pipeline.dataset.class_config, self.data.class_config
+        names = [] if given is None else given.names
+        without_null = [name for name in wanted.names if name != wanted.null_class]
+        if given is None or (names != wanted.names and names == without_null):
+            self.data.class_config = wanted
+        elif names != wanted.names:
+            raise ConfigError(
+                f"backend.data.class_config has the classes {names}, but dataset.class_config has "
+                f"{wanted.names}. "
+                "Leave backend.data.class_config out: it is taken from the dataset."
+            )
+
+    def get_img_channels(self, pipeline_cfg: RVPipelineConfig) -> int:
+        """Return the number of channels: of a channel order, or else of the first image."""
+        scenes = pipeline_cfg.dataset.all_scenes
+        for scene in scenes:
+            if scene.raster_source.channel_order is not None:
+                return len(scene.raster_source.channel_order)
+        return _count_channels(scenes[0].raster_source) if scenes else 3
+
+    def get_learner_config(self, pipeline: RVPipelineConfig | None) -> LearnerConfig:
+        """Return the config of the learner; each task has its own."""
+        raise NotImplementedError
+
+    def build(self, pipeline: RVPipelineConfig | None, tmp_dir: str) -> PyTorchLearnerBackend:
+        """Build the backend of a pipeline; ``tmp_dir`` is a local folder for temporary files."""
+        raise NotImplementedError(f"{type(self).__name__} has no backend in this release.")
+
+
+def _count_channels(source: RasterSourceConfig) -> int:
+    """Return the number of channels that chips of a source will have.
+
+    Its transformers are not built with it: they may need statistics that analyze has yet to write.
+    """
+    from rastervision.core.data.raster_transformer.stats_transformer import StatsTransformerConfig
+    from rastervision.pipeline.file_system.utils import get_tmp_dir
+
+    with get_tmp_dir() as tmp_dir:
+        count = source.build(tmp_dir, use_transformers=False).num_channels
+    for transformer in source.transformers:
+        if not isinstance(transformer, StatsTransformerConfig):
+            count = transformer.build().get_out_channels(count)
+    return count
+
+
+class PyTorchLearnerBackend(Backend):
+    """Writes chips without PyTorch; trains and predicts with a learner of rastervision_pytorch_learner."""
+
+    def __init__(self, pipeline_cfg: RVPipelineConfig, learner_cfg: LearnerConfig, tmp_dir: str) -> None:
+        """Constructor.
+
+        Args:
+            pipeline_cfg: The pipeline, with its URIs filled.
+            learner_cfg: The learner.
+            tmp_dir: Local folder for temporary files.
+        """
+        self.pipeline_cfg = pipeline_cfg
+        self.learner_cfg = learner_cfg
+        self.tmp_dir = tmp_dir
+        self.learner: Any | None = None
+
+    def get_sample_writer(self) -> PyTorchLearnerSampleWriter:
+        """Return a writer of training chips; each task has its own."""
+        raise NotImplementedError
+
+    def chip_dataset(
+        self,
+        dataset: DatasetConfig,
+        chip_options: ChipOptions,
+        dataloader_kw: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the chips of all scenes of a dataset to one zip file in ``chip_uri``.
+
+        Args:
+            dataset: The scenes; often a part of those of the pipeline.
+            chip_options: Which windows, and which of their chips.
+            dataloader_kw: ``num_workers`` is the number of threads.
+
+        Raises:
+            ConfigError: A training or validation scene has no labels, or no training chip is kept.
+        """
+        if not dataset.all_scenes:
+            log.info("no scenes to chip in this split")
+            return
+        num_workers = int((dataloader_kw or {}).get("num_workers") or self._num_chip_workers())
+        counts: list[tuple[Split, ChipCount]] = []
+        with self.get_sample_writer() as writer:
+            writer.scene_ids = {scene.id for scene in dataset.all_scenes}
+            writer.known_scene_ids = {scene.id for scene in self.pipeline_cfg.dataset.all_scenes}
+            groups = (dataset.train_scenes, dataset.validation_scenes, dataset.test_scenes)
+            for split, scenes in zip(SPLITS, groups, strict=True):
+                for scene in scenes:
+                    count = self._chip_scene(scene, split, dataset, chip_options, writer, num_workers)
+                    counts.append((split, count))
+            whole = writer.scene_ids == writer.known_scene_ids
+            _check_some_kept(counts, chip_options, whole=whole)
+
+    def _chip_scene(
+        self,
+        scene_config: SceneConfig,
+        split: Split,
+        dataset: DatasetConfig,
+        chip_options: ChipOptions,
+        writer: PyTorchLearnerSampleWriter,
+        num_workers: int,
+    ) -> ChipCount:
+        from rastervision.pytorch_backend.chipping import ChipCount, chip_scene
+
+        if scene_config.label_source is None:
+            if split == "test":
+                log.info("scene %s has no label_source and is not chipped", scene_config.id)
+                return ChipCount()
+            group = "train_scenes" if split == "train" else "validation_scenes"
+            raise ConfigError(
+                f"Scene {scene_config.id!r} in {group} has no label_source, so no chips can be made of it. "
+                "Give it one, or move it to test_scenes."
+            )
+        scene = scene_config.build(dataset.class_config, self.tmp_dir)
+        return chip_scene(scene, split, chip_options, writer, num_workers)
+
+    def _num_chip_workers(self) -> int:
+        from rastervision.pipeline import rv_config_
+
+        wanted = rv_config_.get_namespace_option("rastervision", "CHIP_NUM_WORKERS")
+        return int(wanted) if wanted is not None else min(_DEFAULT_CHIP_WORKERS, os.cpu_count() or 1)
+
+    def _learner_class(self) -> Any:
+        if self.learner_cfg.learner_class is None:
+            raise NotImplementedError(f"{type(self.learner_cfg).__name__} names no learner; use the config of a task.")
+        return load_object(self.learner_cfg.learner_class)
+
+    def train(self, source_bundle_uri: str | None = None) -> None:
+        """Train a model and write weights, logs and a bundle to ``train_uri``.
+
+        Args:
+            source_bundle_uri: Model bundle, of a pipeline or of a learner, with weights to start from.
+
+        Raises:
+            MissingPackageError: rastervision_pytorch_learner is not installed.
+        """
+        if source_bundle_uri is None:
+            learner = self.learner_cfg.build(tmp_dir=self.tmp_dir, training=True)
+        else:
+            learner_class = self._learner_class()
+            learner = learner_class.from_model_bundle(
+                self._learner_bundle(source_bundle_uri),
+                tmp_dir=self.tmp_dir,
+                cfg=self.learner_cfg,
+                training=True,
+            )
+        learner.main()
+
+    def _learner_bundle(self, uri: str) -> str:
+        """Return the local path of the learner's bundle at ``uri``, or in the pipeline's bundle there."""
+        from rastervision.pipeline.file_system.utils import download_if_needed, unzip
+
+        _check_exists(uri, "source_bundle_uri")
+        path = download_if_needed(uri, self.tmp_dir)
+        folder = os.path.join(self.tmp_dir, "source-bundle")
+        unzip(path, folder)
+        inner = os.path.join(folder, MODEL_BUNDLE)
+        return inner if os.path.exists(inner) else path
+
+    def load_model(self, uri: str | None = None) -> None:
+        """Load the trained model, from a learner's bundle at ``uri`` or from where training wrote it.
+
+        Raises:
+            NotReadableError: There is no bundle.
+            MissingPackageError: rastervision_pytorch_learner is not installed.
+        """
+        learner_class = self._learner_class()
+        bundle_uri = uri or self.learner_cfg.get_model_bundle_uri()
+        _check_exists(bundle_uri, "the train command's output")
+        self.learner = learner_class.from_model_bundle(bundle_uri, tmp_dir=self.tmp_dir, training=False)
+
+    def predict_scene(self, scene: Scene, predict_options: PredictOptions) -> Labels:
+        """Return the predicted labels of a scene; each task has its own way."""
+        raise NotImplementedError
+
+
+def _check_exists(uri: str, what: str) -> None:
+    from rastervision.pipeline.file_system.utils import file_exists
+
+    if not file_exists(uri, include_dir=False):
+        raise NotReadableError(f"There is no model bundle at {uri} ({what}). Run the train command first.")
+
+
+def _check_some_kept(counts: list[tuple[Split, ChipCount]], options: ChipOptions, whole: bool) -> None:
+    """Say which options are to blame if no training chip is kept; only warn for a part of the scenes."""
+    windows = sum(count.windows for split, count in counts if split == "train")
+    kept = sum(count.kept for split, count in counts if split == "train")
+    if kept or all(split != "train" for split, _ in counts):
+        return
+    if windows:
+        filters = {name: value for name, value in options if name not in ("sampling", "type_hint")}
+        given = ", ".join(f"{name}={value}" for name, value in filters.items() if value is not None)
+        message = f"chip_options keeps none of {windows} training chips ({given}). Relax these filters."
+    else:
+        message = (
+            "There is no window to chip in the training scenes. Make chip_options.sampling.size smaller, "
+            "or the AOIs of the scenes larger."
+        )
+    if whole:
+        raise ConfigError(message)
+    log.warning("%s (This is one split of the scenes; others may have chips.)", message)

@@ -1,0 +1,4 @@
+from .semantic_segmentation_visualizer import SemanticSegmentationVisualizer as SemanticSegmentationVisualizer
+from .visualizer import Visualizer as Visualizer
+from .visualizer import channel_groups_to_imgs as channel_groups_to_imgs
+from .visualizer import plot_channel_groups as plot_channel_groups

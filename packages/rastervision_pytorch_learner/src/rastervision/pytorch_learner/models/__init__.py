@@ -1,0 +1,5 @@
+"""Models by task, built from their configs."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

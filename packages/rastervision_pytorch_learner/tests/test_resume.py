@@ -1,0 +1,202 @@
+"""Training that was killed goes on exactly where it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rastervision.pipeline.errors import RunError
+from rastervision.pytorch_learner import SemanticSegmentationLearner, SemanticSegmentationLearnerConfig
+from rastervision.pytorch_learner.checkpoint import load_weights_file
+from rastervision.pytorch_learner.tracking import read_log_csv
+
+MakeCfg = Callable[..., SemanticSegmentationLearnerConfig]
+
+AUGMENTORS = ["RandomRotate90", "HorizontalFlip", "GaussNoise"]
+
+
+def run(cfg: SemanticSegmentationLearnerConfig, learner_class: Any = SemanticSegmentationLearner) -> Any:
+    learner = learner_class(cfg)
+    learner.train()
+    return learner
+
+
+def assert_same_training(a: Path, b: Path) -> None:
+    first, second = (load_weights_file(str(d / "last-model.pth")) for d in (a, b))
+    assert all(torch.equal(first[k], v) for k, v in second.items())
+    assert sorted(os.listdir(a / "checkpoints")) == sorted(os.listdir(b / "checkpoints"))
+    for path in (a / "checkpoints").glob("*.pth"):
+        first, second = (load_weights_file(str(p)) for p in (path, b / "checkpoints" / path.name))
+        assert all(torch.equal(first[k], v) for k, v in second.items())
+    rows = [
+        [{k: v for k, v in row.items() if not k.endswith("_time")} for row in read_log_csv(str(d / "log.csv"))]
+        for d in (a, b)
+    ]
+    assert rows[0] == rows[1]
+
+
+class Killed(Exception):
+    """Stands for SIGKILL: nothing after it is run by the learner."""
+
+
+def killing(at_epoch: int, where: str) -> type[SemanticSegmentationLearner]:
+    """Return a learner that dies in an epoch: in its middle, or between any two files that it writes."""
+
+    class Dying(SemanticSegmentationLearner):
+        def validate_epoch(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+            if where == "middle" and self.state.epoch == at_epoch - 1:
+                raise Killed
+            return super().validate_epoch(*args, **kwargs)
+
+    return Dying
+
+
+@pytest.mark.parametrize("multi_stage", [[], [2, 3]])
+def test_training_in_two_parts_equals_training_at_once(
+    make_cfg: MakeCfg, tmp_path: Path, multi_stage: list[int]
+) -> None:
+    args = {"solver_num_epochs": 4, "solver_multi_stage": multi_stage, "data_augmentors": AUGMENTORS}
+    args["solver_one_cycle"] = not multi_stage
+    run(make_cfg(output_uri=str(tmp_path / "whole"), **args))
+    parts = make_cfg(output_uri=str(tmp_path / "parts"), **args)
+
+    with pytest.raises(Killed):
+        run(parts, killing(2, "middle"))
+    assert [r["epoch"] for r in read_log_csv(str(tmp_path / "parts/log.csv"))] == [0, 1]
+    run(parts)
+
+    assert_same_training(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_without_a_seed_too(make_cfg: MakeCfg, tmp_path: Path) -> None:
+    args = {"solver_num_epochs": 3, "solver_seed": None, "data_augmentors": AUGMENTORS}
+    torch.manual_seed(11)
+    run(make_cfg(output_uri=str(tmp_path / "whole"), **args))
+    parts = make_cfg(output_uri=str(tmp_path / "parts"), **args)
+    torch.manual_seed(11)
+    with pytest.raises(Killed):
+        run(parts, killing(1, "middle"))
+    torch.manual_seed(999)
+
+    run(parts)
+
+    assert_same_training(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("write", range(5))
+def test_a_kill_between_any_two_files_is_harmless(
+    make_cfg: MakeCfg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    args = {"solver_num_epochs": 3, "save_all_checkpoints": True}
+    run(make_cfg(output_uri=str(tmp_path / "whole"), **args))
+    parts = make_cfg(output_uri=str(tmp_path / "parts"), **args)
+    replaced: list[str] = []
+    real = os.replace
+
+    def dying(src: str, dst: str) -> None:
+        counted = os.fspath(dst).endswith((".pth", ".ckpt", "log.csv"))
+        if counted and len(replaced) >= 4 + write:
+            raise Killed
+        real(src, dst)
+        replaced.extend([dst] if counted else [])
+
+    with monkeypatch.context() as m, pytest.raises(Killed):
+        m.setattr(os, "replace", dying)
+        run(parts)
+    run(parts)
+
+    assert_same_training(tmp_path / "whole", tmp_path / "parts")
+
+
+SCRIPT = """
+import sys, time
+import torch
+from rastervision.pytorch_learner import LearnerConfig
+from rastervision.pytorch_learner import semantic_segmentation_learner as m
+torch.set_num_threads(1)
+real = m.SemanticSegmentationLearner.train_step
+def slow(self, batch, i):
+    time.sleep(0.05)
+    return real(self, batch, i)
+m.SemanticSegmentationLearner.train_step = slow
+LearnerConfig.from_file(sys.argv[1]).build().main()
+"""
+
+
+def test_a_real_kill_in_the_middle_of_an_epoch(make_cfg: MakeCfg, tmp_path: Path) -> None:
+    args = {"solver_num_epochs": 4, "data_augmentors": AUGMENTORS}
+    run(make_cfg(output_uri=str(tmp_path / "whole"), **args))
+    parts = make_cfg(output_uri=str(tmp_path / "parts"), **args)
+    parts.to_file(str(tmp_path / "cfg.json"))
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "cfg.json")])
+    deadline = time.monotonic() + 120
+    while len(read_log_csv(str(tmp_path / "parts/log.csv"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.07)  # into the third epoch
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+    parts.build().main()
+
+    assert_same_training(tmp_path / "whole", tmp_path / "parts")
+    assert (tmp_path / "parts/model-bundle.zip").exists()
+
+
+def test_a_finished_training_is_not_repeated(make_cfg: MakeCfg, tmp_path: Path) -> None:
+    first = make_cfg().build()
+    first.main()
+    before = (tmp_path / "train/last-model.pth").stat().st_mtime_ns
+    (tmp_path / "train/model-bundle.zip").unlink()  # killed while it was written
+
+    second = make_cfg().build()
+    second.main()
+
+    assert (tmp_path / "train/last-model.pth").stat().st_mtime_ns == before
+    assert second.state == first.state
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.equal(second.predict(x, raw_out=True), first.predict(x, raw_out=True))
+    assert (tmp_path / "train/model-bundle.zip").exists()
+
+
+def test_more_epochs_can_be_added(make_cfg: MakeCfg, tmp_path: Path) -> None:
+    run(make_cfg(solver_num_epochs=2))
+
+    learner = run(make_cfg(solver_num_epochs=5))
+
+    assert [r["epoch"] for r in read_log_csv(str(tmp_path / "train/log.csv"))] == [0, 1, 2, 3, 4]
+    # the cycle is laid out for five epochs of three steps: at its end the rate is near a tenth
+    assert learner.opt.param_groups[0]["lr"] == pytest.approx(1e-3, rel=0.2)
+    learner.train(epochs=1)
+    assert learner.state.epoch == 5
+
+
+def test_a_folder_of_0_31_goes_on_after_its_last_epoch(make_cfg: MakeCfg, tmp_path: Path) -> None:
+    """It has only the weights and log.csv."""
+    first = run(make_cfg(solver_num_epochs=2))
+    (tmp_path / "train/checkpoints/last.ckpt").unlink()
+    last = load_weights_file(str(tmp_path / "train/last-model.pth"))
+
+    learner = SemanticSegmentationLearner(make_cfg(solver_num_epochs=4))
+
+    assert learner.get_start_and_end_epochs() == (2, 4)
+    assert all(torch.equal(learner.model.state_dict()[k], v) for k, v in last.items())
+    assert learner.step_scheduler is not None
+    assert learner.step_scheduler.last_epoch == 2 * len(first.train_dl)
+    learner.train()
+    assert [r["epoch"] for r in read_log_csv(str(tmp_path / "train/log.csv"))] == [0, 1, 2, 3]
+
+
+def test_another_model_does_not_go_on(make_cfg: MakeCfg) -> None:
+    run(make_cfg())
+
+    with pytest.raises(RunError, match=r"The model saved in .*last.ckpt does not fit this run"):
+        make_cfg(hub_entrypoint_kwargs={"in_channels": 3, "norm": False}).build()

@@ -1,0 +1,5 @@
+"""Fixtures, strategies and contract suites for Raster Vision and its plugins."""
+
+from rastervision.pipeline.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

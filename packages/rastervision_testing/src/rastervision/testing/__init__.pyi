@@ -1,0 +1,12 @@
+from .rasters import checkerboard as checkerboard
+from .rasters import numbered_image as numbered_image
+from .rasters import read_geotiff as read_geotiff
+from .rasters import write_geotiff as write_geotiff
+from .scenes import make_square_scene as make_square_scene
+from .scenes import square_classes as square_classes
+from .scenes import square_labels as square_labels
+from .scenes import write_polygons as write_polygons
+from .strategies import boxes as boxes
+from .strategies import chips as chips
+from .vectors import masks as masks
+from .vectors import write_geojson as write_geojson
