@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rastervision.core.data.utils.dataset_pool import georeference_not_needed
 from rastervision.pipeline.errors import NotReadableError, RasterVisionError
 
 if TYPE_CHECKING:
@@ -109,15 +109,16 @@ def _decode(file: Any, suffix: str) -> NDArray[Any]:
 
 def _decode_tif(data: bytes) -> NDArray[Any]:
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio.errors import RasterioError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            with rasterio.MemoryFile(data) as memory, memory.open() as src:
+    try:
+        with rasterio.MemoryFile(data) as memory:
+            with georeference_not_needed():
+                src = memory.open()
+            with src:
                 bands: NDArray[Any] = src.read()
-        except RasterioError as e:
-            raise OSError(e) from e
+    except RasterioError as e:
+        raise OSError(e) from e
     return np.moveaxis(bands, 0, -1)
 
 

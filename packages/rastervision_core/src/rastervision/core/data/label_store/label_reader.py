@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from rastervision.core.box import Box
+from rastervision.core.data.utils.dataset_pool import georeference_not_needed
 from rastervision.pipeline.errors import NotReadableError
 
 if TYPE_CHECKING:
@@ -36,10 +36,9 @@ class LabelReader:
 
     def __init__(self, path: Path, class_config: ClassConfig, palette: NDArray[np.uint8] | None = None) -> None:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+        from rasterio.errors import RasterioIOError
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with georeference_not_needed():
             try:
                 self._src = rasterio.open(path)
             except RasterioIOError as e:

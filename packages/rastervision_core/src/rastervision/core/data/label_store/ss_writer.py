@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import numpy as np
 
 from rastervision.core.data.label.label_blocks import UNLABELED
+from rastervision.core.data.utils.dataset_pool import georeference_not_needed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -110,14 +110,11 @@ class BlockWriter:
 
     def __enter__(self) -> Self:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning
 
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self.folder.glob(".*.partial*"):  # left by a process that was killed
             old.unlink(missing_ok=True)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain images have no georeference to pass on
+        with georeference_not_needed():
             self._stack.callback(self._discard)
             self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_MB))
             if self.spec.discrete:

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 
 from rastervision.core.box import Box
 from rastervision.core.data.raster_source.raster_source import RasterSource
+from rastervision.core.data.utils.dataset_pool import georeference_not_needed
 from rastervision.core.data.utils.raster import fill_overflow
 from rastervision.core.data.vector_source.vector_source import VectorSourceConfig
 from rastervision.core.data.vector_transformer.buffer_transformer import BufferTransformerConfig
@@ -233,14 +234,15 @@ def _rasterize(
     from affine import Affine
     from rasterio.features import rasterize
 
-    return rasterize(
-        zip(geoms, class_ids, strict=True),
-        out_shape=window.size,
-        fill=background_class_id,
-        transform=Affine.translation(window.xmin, window.ymin),
-        all_touched=all_touched,
-        dtype=np.uint8,
-    )
+    with georeference_not_needed():
+        return rasterize(
+            zip(geoms, class_ids, strict=True),
+            out_shape=window.size,
+            fill=background_class_id,
+            transform=Affine.translation(window.xmin, window.ymin),
+            all_touched=all_touched,
+            dtype=np.uint8,
+        )
 
 
 def _resize_nearest(arr: NDArray[Any], out_shape: tuple[int, int]) -> NDArray[Any]:

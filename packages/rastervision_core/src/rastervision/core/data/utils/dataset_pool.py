@@ -17,12 +17,36 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.session import Session
 
-__all__ = ["DatasetPool", "get_aws_session", "open_image"]
+__all__ = ["DatasetPool", "georeference_not_needed", "get_aws_session", "open_image"]
 
-# changing the warning filters is not safe in threads
-_open_lock = threading.Lock()
+_warnings_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """In a forked process, the thread that held the lock does not exist."""
+    global _warnings_lock
+    _warnings_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
 # handles that came over a fork: closing one could wait for a lock that no thread of this process holds
 _inherited: list[Any] = []
+
+
+@contextmanager
+def georeference_not_needed() -> Iterator[None]:
+    """Mute rasterio's warning that a raster is not georeferenced, in one thread at a time.
+
+    The filters of warnings belong to the process: two threads that change them side by side undo each other's
+    changes. rasterio itself changes them when it burns shapes.
+    """
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 def open_image(uri: str, session: Session | None = None) -> DatasetReader:
@@ -36,12 +60,11 @@ def open_image(uri: str, session: Session | None = None) -> DatasetReader:
         NotReadableError: There is no such file, or it is not an image.
     """
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+    from rasterio.errors import RasterioIOError
 
     path = uri.removeprefix("file://")
     try:
-        with _open_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with georeference_not_needed():
             if session is None:
                 return rasterio.open(path)
             with rasterio.Env(session=session):
