@@ -27,6 +27,8 @@ from rastervision.pipeline.errors import ConfigError, RegistryError
 from rastervision.pipeline.upgrade import upgrade_config, upgrade_plugin_versions
 
 if TYPE_CHECKING:
+    from rastervision.pipeline.builder import ConfigBuilder
+    from rastervision.pipeline.io_report import CommandIODefinition
     from rastervision.pipeline.pipeline import PipelineConfig
     from rastervision.pipeline.upgrade import UpgradeStep
 
@@ -103,6 +105,49 @@ class Config(BaseModel):
     def revalidate(self) -> None:
         """Validate all fields again, after changes to mutable values in place."""
         type(self).model_validate(self.model_dump())
+
+    def update_for_command(self, command: str, pipeline: PipelineConfig | None = None, context: Any = None) -> None:
+        """Fill what depends on the command that is planned; called after `update`, on a copy; does nothing here."""
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report what a command (lower case) reads and writes because of this config and those below it.
+
+        Configs that hold URIs override this, add their own, and call `report_child_io` or this for the rest.
+        """
+        self.report_child_io(command, io_def)
+
+    def report_child_io(
+        self,
+        command: str,
+        io_def: CommandIODefinition,
+        exclude: Iterable[str] = (),
+        only: Iterable[str] | None = None,
+    ) -> None:
+        """Let the configs in the fields of this one report, in the order in which the fields are declared.
+
+        Args:
+            command: Name of the command.
+            io_def: Where to report.
+            exclude: Names of fields to leave out.
+            only: Names of the fields to ask; all if None.
+        """
+        for name in type(self).model_fields:
+            if name not in exclude and (only is None or name in only):
+                for child in _configs_in(getattr(self, name)):
+                    child.report_io(command, io_def)
+
+    @classmethod
+    def builder(cls, key: str | None = None) -> ConfigBuilder[Self]:
+        """Return an immutable, fluent builder of this class, or of the class that ``key`` names in its family."""
+        from rastervision.pipeline.builder import make_builder
+
+        return make_builder(cls, key)
+
+    def to_builder(self) -> ConfigBuilder[Self]:
+        """Return a builder that holds the values of this config."""
+        from rastervision.pipeline.builder import builder_of
+
+        return builder_of(self)
 
     def validate_list(self, field: str, valid_options: list[str]) -> None:
         """Raise `ConfigError` if the list in ``field`` has an item that is not one of ``valid_options``."""

@@ -42,6 +42,13 @@ class PipelineConfig(Config):
             raise ConfigError("root_uri is not set, so there is no place for pipeline-config.json. Set root_uri.")
         return f"{self.root_uri.rstrip('/')}/pipeline-config.json"
 
+    def command_config(self, command: str) -> Any:
+        """Return the part of this config that a command depends on, as JSON-compatible values.
+
+        A command is run again when this changes. Here it is all of the config.
+        """
+        return {k: v for k, v in self.json().items() if k not in ("rv_config", "plugin_versions")}
+
     def build(self, tmp_dir: str) -> Pipeline:
         """Build the pipeline; ``tmp_dir`` is a local folder for temporary files."""
         return Pipeline(self, tmp_dir)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rastervision.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rastervision.pipeline.pipeline import Pipeline
 
-__all__ = ["Step", "check_commands", "plan", "run_step"]
+__all__ = ["RunOptions", "RunPlan", "Step", "check_commands", "plan", "run_step"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Step:
         num_splits: In how many parts the command is done; 1 means as a whole.
         needs: Ids of the steps that must have succeeded before.
         gpu: Whether the command makes use of a GPU.
+        cfg_json_uri: Where the config of the pipeline is saved.
+        pipeline_id: Name of the pipeline among those of the run; empty if there is only one.
     """
 
     id: int
@@ -37,9 +39,41 @@ class Step:
     num_splits: int = 1
     needs: tuple[int, ...] = ()
     gpu: bool = False
+    cfg_json_uri: str = ""
+    pipeline_id: str = ""
 
     def __str__(self) -> str:
         return self.command if self.num_splits == 1 else f"{self.command} {self.split_ind + 1}/{self.num_splits}"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The steps of a run over one or more pipelines.
+
+    Args:
+        steps: In an order in which they can be run one after the other.
+        pipelines: The pipelines by the URI at which their config is saved.
+    """
+
+    steps: tuple[Step, ...]
+    pipelines: Mapping[str, Pipeline]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a runner carries out a plan.
+
+    Args:
+        jobs: How many steps may run side by side; as many as there are cores if None.
+        gpu_jobs: How many of the steps that make use of a GPU may run side by side.
+        retries: How often a step that failed is tried again.
+        run_name: Name of the run where it is listed.
+    """
+
+    jobs: int | None = None
+    gpu_jobs: int = 1
+    retries: int = 0
+    run_name: str = "raster-vision"
 
 
 def check_commands(pipeline: Pipeline, commands: Sequence[str]) -> None:
