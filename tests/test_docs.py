@@ -1,8 +1,8 @@
 """Links of pages lead somewhere, and the code of pages runs.
 
-The blocks of a page run in order, in one empty folder: ``python`` blocks share their names, ``sh`` blocks are run by bash,
-``json`` and ``yaml`` blocks must be well-formed. A block that says ``no-run`` after its language is left out; its page
-says why it cannot run here.
+The blocks of a page run in order, in one empty folder: ``python`` blocks share their names, ``sh`` blocks are run by
+bash, ``json`` and ``yaml`` blocks must be well-formed. A block that says ``no-run`` after its language is left out; its
+page says why it cannot run here.
 """
 
 from __future__ import annotations
