@@ -71,10 +71,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Check style and formatting, and that entry points match the decorators."""
+    """Check style and formatting, and that generated files and entry points are up to date."""
     run(session, "ruff", "check", ".")
     run(session, "ruff", "format", "--check", ".")
     run(session, "python", "scripts/sync_entry_points.py", "--check")
+    run(session, "python", "scripts/generate_api.py", "--check")
 
 
 @nox.session(venv_backend="none")

@@ -150,7 +150,8 @@ def test_full_disk_while_predicting_keeps_the_earlier_prediction(project: Projec
     folder = project.out / "predict/two"
     before = {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
-    done = project.cli(*project.run_args("inprocess", "predict", smooth=True), preexec_fn=limit_file_size(50_000))
+    args = [*project.run_args("inprocess", "predict", smooth=True), "--rerun"]
+    done = project.cli(*args, preexec_fn=limit_file_size(50_000))
 
     assert_one_clear_error(done)
     assert {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before

@@ -46,7 +46,7 @@ def test_every_command_leaves_its_outputs(finished_project: Project) -> None:
 
 
 def test_model_learns_the_houses(finished_project: Project) -> None:
-    report = json.loads(next(finished_project.out.rglob("eval.json")).read_text())
+    report = json.loads((finished_project.out / "eval/validation_scenes/eval.json").read_text())
 
     house = next(item for item in report["overall"] if item.get("class_name") == "house")
     assert house["metrics"]["f1"] > 0.9
@@ -107,7 +107,7 @@ def test_local_runner_gives_the_same_as_inprocess(finished_project: Project, pro
 
 def test_second_run_replaces_and_never_adds_up(project: Project) -> None:
     for _ in range(2):
-        done = project.cli(*project.run_args("inprocess", smooth=True))
+        done = project.cli(*project.run_args("inprocess", smooth=True), "--rerun")
         assert done.returncode == 0, done.stderr
         chips = [zipfile.ZipFile(p).namelist() for p in (project.out / "chip").glob("*.zip")]
         names = [name for zip_names in chips for name in zip_names]

@@ -72,7 +72,7 @@ def assert_final_names_are_whole(out: Path) -> None:
         ("train", "torch.optim:Adam.step#5"),
         ("predict", "rastervision.core.data.label_store.ss_writer:BlockWriter.write#1"),
         ("predict", "rastervision.core.data.label_store.ss_writer:BlockWriter.commit#1"),
-        ("predict", "os:replace#2"),
+        ("predict", "os:replace#3"),
         ("bundle", "zipfile:ZipFile.write#2"),
         ("bundle", "os:replace#1"),
     ],

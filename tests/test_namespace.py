@@ -43,7 +43,7 @@ def test_entry_points_load_the_class_that_is_registered() -> None:
         assert registry_.get_config(entry_point.name) is cls
 
 
-@pytest.mark.parametrize("group", ["upgraders", "file_systems", "runners", "commands"])
+@pytest.mark.parametrize("group", ["builders", "upgraders", "file_systems", "runners", "commands"])
 def test_other_entry_points_load(group: str) -> None:
     for entry_point in importlib.metadata.entry_points(group=f"rastervision.{group}"):
         assert entry_point.load() is not None

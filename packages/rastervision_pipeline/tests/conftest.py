@@ -10,7 +10,6 @@ from textwrap import dedent
 
 import pytest
 
-from rastervision.pipeline import plugins
 from rastervision.pipeline.registry import registry_
 
 InstallPlugin = Callable[..., Path]
@@ -25,11 +24,6 @@ def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     configs, hints = dict(registry_.configs), dict(registry_.type_hint_to_plugin)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
-
-    def forget() -> None:
-        plugins._all_refs.cache_clear()
-        registry_._upgraders.clear()
-        registry_._broken_upgraders.clear()
 
     def install(
         name: str,
@@ -48,11 +42,11 @@ def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         for path, text in modules.items():
             (site / path).parent.mkdir(parents=True, exist_ok=True)
             (site / path).write_text(dedent(text))
-        forget()
+        registry_.discover_plugins()
         return site
 
     yield install
-    forget()
+    registry_.discover_plugins()
     for module in set(sys.modules) - before:
         file = getattr(sys.modules[module], "__file__", None)
         if file is not None and file.startswith(str(site)):

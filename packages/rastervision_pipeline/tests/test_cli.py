@@ -82,7 +82,7 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def outputs(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
 
 
 def test_runs_all_commands_of_a_file_in_process(config_file: Path, tmp_path: Path) -> None:
@@ -134,10 +134,11 @@ def test_an_error_in_a_child_is_told_once_and_its_exit_code_kept(config_file: Pa
 
     errors = [line for line in out.stderr.splitlines() if "Error" in line]
     assert out.returncode == 2
-    assert errors == [
-        "Error: the command was told to fail",
-        "Error: The command second ended with exit code 2; not run: third.",
-    ]
+    assert errors[0] == "Error: the command was told to fail"
+    assert re.fullmatch(
+        r"Error: The command second ended with exit code 2; not run: third\. Log: .*/\.rv/logs/second\.log", errors[1]
+    )
+    assert len(errors) == 2
     assert "Traceback" not in out.stderr
 
 
@@ -409,10 +410,10 @@ def test_plugins_lists_wheels_versions_and_names(capsys: pytest.CaptureFixture[s
     long = capsys.readouterr().out
 
     assert re.search(r"^rastervision_pipeline \d", short, re.MULTILINE)
-    assert "  config schema: rastervision.pipeline (version 0)" in short
+    assert "  plugin rastervision.pipeline, version 0" in short
     assert "  file systems: file, http, https" in short
     assert "  runners: inprocess, local" in short
-    assert "1 type hints" in short
+    assert "runner_contract_pipeline" not in short
     assert "runner_contract_pipeline" in long
 
 

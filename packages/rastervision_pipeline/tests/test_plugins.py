@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from rastervision.pipeline import plugins
+from rastervision.pipeline import cli, cli_plugins, plugins
 from rastervision.pipeline.config import build_config, upgrade_config
 from rastervision.pipeline.errors import PluginError, RegistryError
 from rastervision.pipeline.file_system import LocalFileSystem
-from rastervision.pipeline.registry import Registry
+from rastervision.pipeline.registry import Registry, registry_
 from rastervision.pipeline.runner import InProcessRunner
 
 GOOD_CONFIG = """
@@ -50,6 +50,11 @@ def test_a_name_that_two_wheels_declare_names_both_and_hurts_no_other(install_pl
     with pytest.raises(RegistryError, match=r"'twice' is declared by (first|second)-wheel.* and (first|second)-wheel"):
         Registry().get_config("twice")
     assert Registry().get_config("good_thing").__name__ == "GoodConfig"
+    listed = run_cli("plugins")
+    assert listed.returncode == 0
+    clashes = [line for line in listed.stdout.splitlines() if line.startswith("    BROKEN twice: ")]
+    assert len(clashes) == 2
+    assert all("first-wheel (first_mod:C)" in line and "second-wheel (second_mod:C)" in line for line in clashes)
 
 
 def test_the_same_wheel_twice_on_the_path_is_no_clash(install_plugin: Any) -> None:
@@ -79,33 +84,112 @@ def test_broken_plugins_do_not_take_the_command_line_down(install_plugin: Any) -
     install_plugin(
         "bad-wheel",
         {
-            "commands": {"bad": "bad_mod:command", "worse": "no_mod:command", "odd": "odd_mod:command"},
+            "commands": {
+                "bad": "bad_mod:command",
+                "exits": "exit_mod:command",
+                "odd": "odd_mod:command",
+                "worse": "no_mod:command",
+            },
             "configs": {"bad_thing": "bad_mod:C"},
             "upgraders": {"bad": "bad_mod:UPGRADERS"},
-            "runners": {"bad_runner": "bad_mod:R"},
+            "runners": {"bad_runner": "bad_mod:R", "no_runner": "bad_mod.none:R"},
         },
         {
             "bad_mod.py": "raise RuntimeError('it is broken')",
+            "exit_mod.py": "raise SystemExit(7)",
             "odd_mod.py": "def command(x: 'NoSuchType') -> None: 'Odd.'",
         },
     )
 
     shown = run_cli("--help")
     listed = run_cli("plugins")
+    loaded = run_cli("plugins", "-v")
     called = run_cli("bad", "--some", "words")
 
     assert shown.returncode == 0
     assert "run_command" in shown.stdout
-    for name in ("bad", "worse", "odd"):
+    for name in ("bad", "exits", "odd", "worse"):
         assert [line for line in shown.stdout.splitlines() if line.split()[:3] == [name, "[cannot", "be"]]
-    assert listed.returncode == 0
-    assert "BROKEN bad_thing" in listed.stdout
-    assert "it is broken" in listed.stdout
+    assert listed.returncode == loaded.returncode == 0
+    # without -v, nothing but the versions of plugins is loaded
+    assert "BROKEN worse: package bad-wheel has no module no_mod" in listed.stdout
+    assert "BROKEN no_runner: package bad-wheel has no module bad_mod.none" in listed.stdout
+    assert "BROKEN bad_thing" not in listed.stdout
     assert "rastervision_pipeline 1." in listed.stdout
+    for name in ("bad", "bad_thing", "bad_runner", "exits", "no_runner", "worse"):
+        assert f"BROKEN {name}: " in loaded.stdout
+    assert "it is broken" in loaded.stdout
+    assert "SystemExit: 7" in loaded.stdout
     assert called.returncode == 2
     assert called.stderr.startswith("Error: rastervision.commands 'bad' of package bad-wheel")
     assert "it is broken" in called.stderr
     assert "Traceback" not in called.stderr
+
+
+def test_slow_plugins_do_not_hold_the_list_of_commands_up(
+    install_plugin: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stubborn = "import time\nfor _ in range(3):\n    try: time.sleep(60)\n    except Exception: pass\ntime.sleep(60)"
+    install_plugin(
+        "slow-wheel",
+        {"commands": {"slow": "slow_mod:command", "stubborn": "stubborn_mod:command"}},
+        {
+            "slow_mod.py": "import time; time.sleep(60)",
+            "stubborn_mod.py": stubborn,
+            "rastervision/legacy_slow_one.py": "import time; time.sleep(60)",
+            "rastervision/legacy_slow_two.py": "import time; time.sleep(60)",
+        },
+    )
+    monkeypatch.setattr(cli_plugins, "_LISTING_LIMIT_S", 0.2)
+
+    cli.main(["--help"], standalone_mode=False)
+
+    shown = capsys.readouterr().out
+    assert registry_.legacy_errors["rastervision.legacy_slow_two"].endswith("loading takes longer than 0.2 s")
+    for name in ("slow", "stubborn"):
+        assert [line for line in shown.splitlines() if line.split()[:3] == [name, "[not", "shown,"]]
+    assert "run_command" in shown
+
+
+def test_declarations_that_cannot_be_read_are_listed(install_plugin: Any) -> None:
+    install_plugin("good-wheel", {"configs": {"good_thing": "good_mod:GoodConfig"}}, {"good_mod.py": GOOD_CONFIG})
+    site = install_plugin("garbled-wheel", {}, {})
+    (site / "garbled_wheel-0.1.dist-info" / "entry_points.txt").write_bytes(b"[rastervision.configs]\nx\xff\n")
+
+    listed = run_cli("plugins", "-v")
+
+    assert Registry().get_config("good_thing").__name__ == "GoodConfig"
+    assert listed.returncode == 0
+    assert "garbled_wheel\n    BROKEN its entry points cannot be read: UnicodeDecodeError" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("group", "source", "cause"),
+    [
+        ("configs", "from rastervision.pipeline.config import Config as X", "not a config registered as 'thing'"),
+        ("upgraders", "X = {}", "not an Upgraders"),
+        ("runners", "X = 1", "not a class"),
+        ("file_systems", "X = 1", "not a class"),
+    ],
+)
+def test_an_object_that_does_not_fit_its_group_is_named(
+    install_plugin: Any, group: str, source: str, cause: str
+) -> None:
+    install_plugin("odd-wheel", {group: {"thing": "odd_mod:X"}}, {"odd_mod.py": source})
+
+    with pytest.raises(PluginError, match=rf"{group} 'thing' of package odd-wheel \(odd_mod:X\).*{cause}"):
+        plugins.entry_points_of(f"rastervision.{group}")["thing"].load()
+
+
+def test_what_is_installed_meanwhile_is_found_when_told_to_look(install_plugin: Any) -> None:
+    registry = Registry()
+    with pytest.raises(RegistryError):
+        registry.get_config("good_thing")
+
+    install_plugin("good-wheel", {"configs": {"good_thing": "good_mod:GoodConfig"}}, {"good_mod.py": GOOD_CONFIG})
+    registry.discover_plugins()
+
+    assert registry.get_config("good_thing").__name__ == "GoodConfig"
 
 
 def test_broken_upgraders_are_told_once_and_others_still_work(
@@ -199,40 +283,6 @@ def test_file_systems_and_runners_of_plugins_and_code(install_plugin: Any) -> No
         registry.get_runner("none")
 
 
-def test_packages_written_for_0_31_are_found_and_loaded_when_a_lookup_misses(install_plugin: Any) -> None:
-    site = install_plugin(
-        "other-wheel",
-        {},
-        {
-            "rastervision/legacy_test/__init__.py": """
-                def register_plugin(registry):
-                    from rastervision.pipeline.runner import InProcessRunner
-
-                    registry.set_plugin_version("rastervision.legacy_test", 4)
-                    registry.set_plugin_aliases("rastervision.legacy_test", ["legacy"])
-                    registry.add_rv_config_schema("legacy", ["a"])
-                    registry.add_runner("legacy_runner", InProcessRunner)
-            """,
-            "rastervision/legacy_broken/__init__.py": "raise ImportError('gone')",
-        },
-    )
-    code = """
-import logging, sys
-logging.basicConfig()
-from rastervision.pipeline.registry import registry_
-registry_.get_runner("inprocess")
-assert "rastervision.legacy_test" not in sys.modules
-print(registry_.get_runner("legacy_runner").__name__)
-print(registry_.get_plugin_version("rastervision.legacy_test"), registry_.get_plugin_from_alias("legacy"))
-print(registry_.get_rv_config_schema()["legacy"])
-"""
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-
-    assert (site / "rastervision").is_dir()
-    assert out.stdout.splitlines() == ["InProcessRunner", "4 rastervision.legacy_test", "['a']"]
-    assert "rastervision.legacy_broken cannot be loaded and is left out: ImportError: gone" in out.stderr
-
-
 def test_settings_of_plugins_travel_by_their_fields(install_plugin: Any) -> None:
     install_plugin(
         "good-wheel",
@@ -248,47 +298,6 @@ def test_settings_of_plugins_travel_by_their_fields(install_plugin: Any) -> None
     )
 
     assert Registry().get_rv_config_schema()["good"] == ["key"]
-
-
-def test_commands_of_plugins_of_both_kinds(install_plugin: Any) -> None:
-    install_plugin(
-        "good-wheel",
-        {"commands": {"greet": "good_cli:greet"}},
-        {
-            "good_cli.py": '''
-                from typing import Annotated
-                import typer
-
-                def greet(
-                    name: Annotated[str, typer.Argument(help="Who.")],
-                    order: Annotated[list[int] | None, typer.Option("--order")] = None,
-                ) -> None:
-                    """Greet somebody."""
-                    typer.echo(f"Hello {name} {order}")
-
-                greet.swallow_options = ("--order",)
-            ''',
-            "rastervision/legacy_cli/__init__.py": """
-                class Command:
-                    name, help, short_help = "old", "An old command.", None
-
-                    def main(self, args, prog_name, standalone_mode):
-                        print("old", args, prog_name, standalone_mode)
-
-                def register_plugin(registry):
-                    registry.add_plugin_command(Command())
-            """,
-        },
-    )
-
-    shown = run_cli("--help").stdout
-    assert "Greet somebody." in shown
-    assert "An old command." in shown
-    assert "Who." in run_cli("greet", "--help").stdout
-    assert run_cli("greet", "you", "--order", "2", "1", "0").stdout == "Hello you [2, 1, 0]\n"
-    assert run_cli("greet", "--order", "2", "--order", "1", "--", "you").stdout == "Hello you [2, 1]\n"
-    assert run_cli("greet", "you").stdout.startswith("Hello you ")
-    assert run_cli("old", "--x", "1").stdout == "old ['--x', '1'] rastervision old False\n"
 
 
 def test_all_groups_are_listed() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rastervision.pipeline.config import Config, build_config
+from rastervision.pipeline.errors import ConfigError
 from rastervision.pytorch_backend import PyTorchChipClassificationConfig, PyTorchObjectDetectionConfig
 from rastervision.pytorch_backend.learner_config import (
     ClassificationImageDataConfig,
@@ -37,5 +38,5 @@ def test_backends_have_the_learner_of_their_task() -> None:
 
 @pytest.mark.parametrize("backend", [CC, OD])
 def test_backends_of_tasks_to_come_say_so(backend: PyTorchChipClassificationConfig) -> None:
-    with pytest.raises(NotImplementedError, match=f"{type(backend).__name__} has no backend in this release"):
+    with pytest.raises(ConfigError, match=f"{type(backend).__name__} has no backend in this release"):
         backend.build(None, "tmp")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,8 +196,76 @@ def test_a_folder_of_0_31_goes_on_after_its_last_epoch(make_cfg: MakeCfg, tmp_pa
     assert [r["epoch"] for r in read_log_csv(str(tmp_path / "train/log.csv"))] == [0, 1, 2, 3]
 
 
-def test_another_model_does_not_go_on(make_cfg: MakeCfg) -> None:
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"hub_entrypoint_kwargs": {"in_channels": 3, "norm": False}}, "model"),
+        ({"solver_lr": 1e-3}, "solver"),
+        ({"data_augmentors": ["VerticalFlip"]}, "data"),
+    ],
+)
+def test_another_training_starts_anew(
+    make_cfg: MakeCfg, tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: dict[str, Any], said: str
+) -> None:
+    run(make_cfg(solver_num_epochs=2))
+    old = (tmp_path / "train/last-model.pth").read_bytes()
+
+    run(make_cfg(solver_num_epochs=1, **changed))
+
+    assert [r["epoch"] for r in read_log_csv(str(tmp_path / "train/log.csv"))] == [0]
+    assert (tmp_path / "train/earlier/1/last-model.pth").read_bytes() == old
+    assert (tmp_path / "train/earlier/1/checkpoints/last.ckpt").exists()
+    assert f"because {said} changed" in caplog.text
+    run(make_cfg(solver_num_epochs=3, **changed))
+    assert [r["epoch"] for r in read_log_csv(str(tmp_path / "train/log.csv"))] == [0, 1, 2]
+
+
+def test_other_chips_start_anew_and_the_same_ones_go_on(make_cfg: MakeCfg, tmp_path: Path, chips_dir: Path) -> None:
+    def zip_chips(compression: int) -> str:
+        with zipfile.ZipFile(tmp_path / "zips/chips.zip", "w", compression) as archive:
+            for path in sorted(chips_dir.rglob("*.png")):
+                archive.write(path, path.relative_to(chips_dir))
+        return str(tmp_path / "zips")
+
+    (tmp_path / "zips").mkdir()
+    run(make_cfg(solver_num_epochs=1, data_uri=zip_chips(zipfile.ZIP_STORED)))
+
+    assert run(make_cfg(solver_num_epochs=2, data_uri=zip_chips(zipfile.ZIP_DEFLATED))).get_start_epoch() == 2
+    assert not (tmp_path / "train/earlier").exists()
+
+    (chips_dir / "train/img/0.png").write_bytes((chips_dir / "train/img/1.png").read_bytes())
+    assert run(make_cfg(solver_num_epochs=1, data_uri=zip_chips(zipfile.ZIP_STORED))).get_start_epoch() == 1
+    assert (tmp_path / "train/earlier/1/last-model.pth").exists()
+
+
+def test_a_kill_while_the_old_training_is_put_aside(
+    make_cfg: MakeCfg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(make_cfg(solver_num_epochs=2))
+    other = make_cfg(solver_num_epochs=1, solver_lr=1e-3)
+    moved: list[str] = []
+    real = os.rename
+
+    def dying(src: str, dst: str) -> None:
+        if moved:
+            raise Killed
+        real(src, dst)
+        moved.append(src)
+
+    with monkeypatch.context() as m, pytest.raises(Killed):
+        m.setattr(os, "rename", dying)
+        other.build()
+
+    run(other)
+
+    assert [r["epoch"] for r in read_log_csv(str(tmp_path / "train/log.csv"))] == [0]
+    assert sorted(p.name for p in (tmp_path / "train/earlier").iterdir()) == ["1", "2"]
+
+
+def test_a_model_that_was_handed_over_must_fit(make_cfg: MakeCfg, tmp_path: Path) -> None:
     run(make_cfg())
+    other = make_cfg(hub_entrypoint_kwargs={"in_channels": 3, "norm": False})
+    model = other.model.build(num_classes=2, in_channels=3, save_dir=str(tmp_path / "code"))
 
     with pytest.raises(RunError, match=r"The model saved in .*last.ckpt does not fit this run"):
-        make_cfg(hub_entrypoint_kwargs={"in_channels": 3, "norm": False}).build()
+        SemanticSegmentationLearner(other, model=model)

@@ -231,7 +231,7 @@ def test_chip_hands_each_split_to_the_backend(make_pipeline: MakePipeline, tmp_p
     pipeline = build(make_pipeline(dataset=plain_dataset(), chip_options=chip_options()), tmp_path)
     for i in range(3):
         pipeline.chip(i, 3)
-    chips = sorted((tmp_path / "run/chip").iterdir())
+    chips = sorted((tmp_path / "run/chip").glob("chips-*"))
     assert [json.loads(p.read_text()) for p in chips] == [["t1", "v1", "e1"], ["t2"]]
 
 
@@ -337,10 +337,12 @@ def test_a_scene_trained_and_validated_on_is_meant_in_its_own_group(
     folder = tmp_path / "data"
     train, val = make_square_scene(folder, "s", labels=None), make_square_scene(folder, "s")
     dataset = DatasetConfig(class_config=square_classes(), train_scenes=[train], validation_scenes=[val])
-    pipeline = build(make_pipeline(dataset=dataset), tmp_path)
-    groups = dict(pipeline._scene_groups())
-    assert groups["train_scenes"][0].label_source is None
-    assert groups["validation_scenes"][0].label_source is not None
+    dataset.scene_groups = {"mine": {"s"}}
+    dataset.update()
+    groups = dict(dataset.get_groups())
+    assert groups["train_scenes"] == [train]
+    assert groups["validation_scenes"] == [val]
+    assert dict(dataset.get_evaluated_groups()) == {"mine": [val], "validation_scenes": [val]}
 
 
 def test_bundle_says_that_training_is_missing(make_pipeline: MakePipeline, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from rastervision.pipeline.errors import NotReadableError
 from rastervision.pipeline.file_system import (
+    FileInfo,
     FileSystem,
     HttpFileSystem,
     download_if_needed,
@@ -241,3 +242,38 @@ def test_uris_are_remote_and_last_modified_is_that_of_the_server(server: Server)
     assert not is_local(uri)
     assert file_exists(uri)
     assert HttpFileSystem.last_modified(uri) == server.last_modified
+
+
+def test_planning_asks_for_what_is_there_without_reading_it(server: Server) -> None:
+    server.last_modified = datetime(2024, 5, 6, tzinfo=UTC)
+    uri = f"{server.url}/text.txt"
+
+    info = HttpFileSystem.file_info(uri)
+
+    assert info is not None and info.tag == f"{len(TEXT.encode())}-Mon, 06 May 2024 00:00:00 GMT"
+    assert server.requests == [("HEAD", "/text.txt")]
+    server.last_modified = None
+    assert HttpFileSystem.file_info(uri) == FileInfo()
+    assert HttpFileSystem.file_info(f"{server.url}/none") is None
+
+
+def test_a_server_that_refuses_head_is_asked_for_the_first_byte(server: Server) -> None:
+    server.failures["/text.txt"] = [403]
+
+    assert HttpFileSystem.file_info(f"{server.url}/text.txt") is not None
+
+    assert server.requests == [("HEAD", "/text.txt"), ("GET", "/text.txt")]
+
+
+@pytest.mark.parametrize("code", [401, 403, 500])
+def test_other_answers_do_not_say_that_there_is_nothing(server: Server, code: int) -> None:
+    server.failures["/text.txt"] = [code, code]
+
+    with pytest.raises(NotReadableError, match=f"the server answered {code}"):
+        HttpFileSystem.file_info(f"{server.url}/text.txt")
+
+
+def test_a_server_that_is_not_there_says_nothing() -> None:
+    uris = [f"http://127.0.0.1:1/{i}.txt" for i in range(10)]
+
+    assert all(isinstance(info, NotReadableError) for info in HttpFileSystem.files_info(uris).values())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import re
@@ -14,11 +15,15 @@ from typing import Any
 import pytest
 
 from rastervision.pipeline import rv_config_
-from rastervision.pipeline.run_plan import Step
-from rastervision.pipeline.runner import LocalRunner, Runner
+from rastervision.pipeline.config import save_pipeline_config
+from rastervision.pipeline.errors import RunError
+from rastervision.pipeline.file_system.utils import str_to_file
+from rastervision.pipeline.run_plan import RunOptions, RunPlan, Step
+from rastervision.pipeline.runner import LocalRunner, Runner, local_runner
 from rastervision.pipeline.runner.local_runner import command_line
 from rastervision.pipeline.runner.processes import Child, describe_exit, exit_status
 from rastervision.testing.contracts import RunnerContract
+from rastervision.testing.contracts.runner import ContractPipelineConfig
 
 SLOW_PIPELINE = """
     import logging, os, subprocess, sys, time
@@ -67,6 +72,7 @@ def get_config(runner, root_uri, seconds="60", kill=False):
 
 class TestLocalRunner(RunnerContract):
     own_processes = True
+    side_by_side = True
 
     @pytest.fixture
     def runner(self) -> Runner:
@@ -254,3 +260,137 @@ def test_exit_codes_are_told() -> None:
     assert describe_exit(-15) == "signal 15 (SIGTERM)"
     assert "out of memory" in describe_exit(-9)
     assert "unknown" in describe_exit(-200)
+
+
+def contract_plan(root: Path, names: str, **fields: Any) -> RunPlan:
+    """A plan of one step, ``second``, for each of some pipelines, whose configs are saved."""
+    cfgs = {name: ContractPipelineConfig(root_uri=str(root / name), **fields) for name in names}
+    for cfg in cfgs.values():
+        str_to_file("", f"{cfg.root_uri}/first")
+        save_pipeline_config(cfg, cfg.get_config_uri())
+    steps = [
+        Step(i, "second", gpu=True, cfg_json_uri=cfg.get_config_uri(), pipeline_id=name)
+        for i, (name, cfg) in enumerate(cfgs.items())
+    ]
+    return RunPlan(tuple(steps), {cfg.get_config_uri(): cfg.build(str(root)) for cfg in cfgs.values()})
+
+
+def test_names_that_are_shown_leave_out_what_all_have_in_common() -> None:
+    steps = [Step(0, "chip", 0, 2, pipeline_id="s3://b/x/one"), Step(1, "train", pipeline_id="s3://b/x/only/two")]
+
+    assert local_runner._short_names(steps) == {0: "chip 1/2 from one", 1: "train from only/two"}
+    assert local_runner._short_names(steps[:1]) == {0: "chip 1/2 from one"}
+    assert local_runner._short_names([Step(0, "chip")]) == {0: "chip"}
+
+
+@pytest.mark.parametrize("gpu_jobs", [1, 2])
+def test_commands_with_a_gpu_run_one_at_a_time_unless_told_otherwise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, gpu_jobs: int
+) -> None:
+    with caplog.at_level(logging.INFO, "rastervision.pipeline.runner"):
+        LocalRunner().run_dag(contract_plan(tmp_path, "ab"), RunOptions(jobs=4, gpu_jobs=gpu_jobs))
+
+    told = [re.sub(r" after .*", "", m) for m in caplog.messages]
+    if gpu_jobs == 1:
+        assert told == [
+            "running second from a",
+            "second from a is done",
+            "running second from b",
+            "second from b is done",
+        ]
+    else:
+        assert told[:2] == ["running second from a", "running second from b"]
+
+
+def test_cores_are_shared_by_what_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 9)
+    envs = []
+
+    class Recorded(Child):
+        def __init__(self, args: Any, label: str, env: Any, **kwargs: Any) -> None:
+            envs.append((label, env))
+            super().__init__([sys.executable, "-c", ""], label, env, **kwargs)
+
+    monkeypatch.setattr(local_runner, "Child", Recorded)
+    plan = contract_plan(tmp_path, "abcde")
+    LocalRunner().run_dag(plan, RunOptions(gpu_jobs=4))
+    LocalRunner().run_dag(plan, RunOptions(jobs=1))
+
+    assert [env.get("OMP_NUM_THREADS") for _, env in envs[:4]] == ["2"] * 4
+    assert envs[0][0] == "second from a"
+    # alone, a command has all cores and the terminal
+    assert envs[5:] == [("", {})] * 5
+
+
+def test_the_output_of_every_attempt_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan = contract_plan(tmp_path, "a", fail_in="second", fail_times=1)
+
+    with caplog.at_level(logging.WARNING):
+        LocalRunner().run_dag(plan, RunOptions(retries=3))
+        assert caplog.messages == ["second from a ended with exit code 2; trying again, 1 of 3"]
+        LocalRunner().run_dag(plan, RunOptions())
+
+    lines = (tmp_path / "a/.rv/logs/second.log").read_text().splitlines()
+    notes = [re.sub(r"^--- \S+ \S+ | after .*", "", line) for line in lines if line.startswith("---")]
+    assert notes == [
+        *("attempt 1 of 4", "ended with exit code 2", "attempt 2 of 4", "ended with exit code 0"),
+        *("attempt 1 of 1", "ended with exit code 0"),
+    ]
+    assert lines.count("Error: the command was told to fail") == 1
+
+
+class Release(logging.Handler):
+    """Makes a file once the runner tells of a failure."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(logging.ERROR)
+        self.path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() == "second from a ended with exit code 1; waiting for what runs: second from b":
+            self.path.touch()
+
+
+def test_a_failure_names_log_and_last_lines_and_lets_the_others_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = contract_plan(tmp_path, "ab", fail_in="second", fail_how="bug")
+    good = ContractPipelineConfig(root_uri=str(tmp_path / "b"), meets=[f"{tmp_path}/failure is told"])
+    save_pipeline_config(good, good.get_config_uri())
+    after = Step(9, "third", needs=(1,), cfg_json_uri=good.get_config_uri(), pipeline_id="b")
+    monkeypatch.setattr(local_runner.log, "handlers", [Release(tmp_path / "failure is told")])
+
+    with pytest.raises(RunError) as caught:
+        LocalRunner().run_dag(RunPlan((*plan.steps, after), plan.pipelines), RunOptions(jobs=2, gpu_jobs=2))
+
+    first, *lines = str(caught.value).splitlines()
+    log_file = tmp_path / "a/.rv/logs/second.log"
+    assert first == f"The command second from a ended with exit code 1; not run: third from b. Log: {log_file}"
+    assert lines[0] == "Its last lines:"
+    assert lines[-1] == "  KeyError: 'the command was told to fail'"
+    assert len(lines) <= 21
+    assert caught.value.exit_code == 1
+    assert (tmp_path / "b/second-0-of-1").exists()
+    assert not (tmp_path / "b/third").exists()
+
+
+def test_a_table_shows_what_runs_side_by_side_on_a_terminal(slow_run: Any, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = slow_run("-a", "seconds", "0.5", "-s", "2", stderr=theirs, stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:
+        pass
+    os.close(ours)
+
+    assert process.wait(timeout=20) == 0
+    text = shown.decode()
+    if (os.cpu_count() or 1) > 1:
+        assert "last line" in text
+        assert re.search(r"work 1/2 .*running", text)
+        assert "[work 1/2] printed" in text
+    assert "works" in (tmp_path / "root/.rv/logs/work-0-of-2.log").read_text()

@@ -1,3 +1,4 @@
+from .experiment_set import ExperimentSet as ExperimentSet
 from .registry import Registry as Registry
 from .registry import registry_ as registry_
 from .rv_config import RVConfig as RVConfig

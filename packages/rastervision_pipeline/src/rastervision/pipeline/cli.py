@@ -14,8 +14,10 @@ import typer
 import typer.core
 import typer.main
 
+from rastervision.pipeline.cli_options import join_pairs, split_pairs
 from rastervision.pipeline.cli_plugins import PluginGroup
-from rastervision.pipeline.errors import RunError
+from rastervision.pipeline.cli_run import PlanFormat, run_plan, show_plan
+from rastervision.pipeline.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +37,6 @@ __all__ = [
     "run",
     "run_command",
 ]
-
-_PAIR_SEPARATOR = "\0"  # cannot be in a command line
 
 app = typer.Typer(
     name="rastervision",
@@ -83,33 +83,21 @@ class _RunCommand(typer.core.TyperCommand):
     """Takes the pairs of ``-a KEY VALUE``: Typer has no repeated options of several values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _joined_pairs(args, ("-a", "--arg")))
-
-
-def _joined_pairs(args: list[str], options: tuple[str, ...]) -> list[str]:
-    out: list[str] = []
-    words = iter(args)
-    for word in words:
-        if word == "--":
-            return [*out, word, *words]
-        out.append(word)
-        if word in options:
-            pair = [w for w in (next(words, None), next(words, None)) if w is not None]
-            if len(pair) != 2:
-                raise typer.BadParameter(f"{word} needs two words, KEY and VALUE.")
-            out.append(_PAIR_SEPARATOR.join(pair))
-    return out
+        return super().parse_args(ctx, join_pairs(args, ("-a", "--arg")))
 
 
 @app.command("run", cls=_RunCommand)
 def run(
     runner: Annotated[str, typer.Argument(help="Where to run: inprocess, local, or the runner of a plugin.")],
     cfg_module: Annotated[
-        str,
-        typer.Argument(help="Python file or module with get_config or get_configs, or a saved config (.json)."),
-    ],
+        str | None,
+        typer.Argument(
+            help="Python file or module with get_config, get_configs or experiment sets, or a saved config (.json, "
+            ".yaml). Left out with -e or --path."
+        ),
+    ] = None,
     commands: Annotated[
-        list[str] | None, typer.Argument(help="Commands to run, in this order; all if none is given.")
+        list[str] | None, typer.Argument(help="Commands to run, in upper or lower case; all if none is given.")
     ] = None,
     arg: Annotated[
         list[str] | None,
@@ -121,17 +109,96 @@ def run(
     pipeline_run_name: Annotated[
         str, typer.Option("--pipeline-run-name", help="Name of the run, for runners that list runs.")
     ] = "raster-vision",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Show what would be run and why; write and run nothing.")
+    ] = False,
+    plan_format: Annotated[
+        PlanFormat, typer.Option("--format", help="How --dry-run shows the plan.")
+    ] = PlanFormat.TEXT,
+    output: Annotated[
+        str | None, typer.Option("--output", help="File for what --dry-run shows; needed for png.")
+    ] = None,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, help="As before the command; --dry-run lists more too."
+        ),
+    ] = 0,
+    skip_file_check: Annotated[
+        bool, typer.Option("--skip-file-check", "-x", help="Do not check that the inputs are there.")
+    ] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", "-r", help="Run commands although they are up to date.")] = False,
+    keep_downstream: Annotated[
+        bool,
+        typer.Option(
+            "--keep-downstream/--rerun-downstream",
+            help="Whether commands that read what is made anew are kept as they are, or run again.",
+        ),
+    ] = False,
+    experiment_module: Annotated[
+        str | None,
+        typer.Option("--experiment_module", "--experiment-module", "-e", help="Module with experiment sets."),
+    ] = None,
+    path: Annotated[str | None, typer.Option("--path", help="Python file with experiment sets.")] = None,
+    prefix: Annotated[
+        str, typer.Option("--prefix", help="What the names of methods of experiment sets begin with.")
+    ] = "exp_",
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Pattern for module.Class.method; repeatable.")
+    ] = None,
+    filter_: Annotated[
+        list[str] | None, typer.Option("--filter", "-f", help="Pattern for the name of an experiment; repeatable.")
+    ] = None,
+    tempdir: Annotated[
+        str | None, typer.Option("--tempdir", help="Folder for temporary files, as --tmpdir before the command.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="How many commands run side by side; as many as cores.")
+    ] = None,
+    gpu_jobs: Annotated[int, typer.Option("--gpu-jobs", min=1, help="How many of them may use a GPU.")] = 1,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="How often a command that fails is retried.")] = 0,
 ) -> None:
-    """Run the commands of one or more pipelines."""
+    """Run the commands of one or more pipelines that are not up to date."""
+    from rastervision.pipeline.experiment_set import experiment_source, load_experiments
+    from rastervision.pipeline.planner import PlanOptions, make_plan
     from rastervision.pipeline.registry import registry_
+    from rastervision.pipeline.run_plan import RunOptions
+    from rastervision.pipeline.rv_config import rv_config_
+    from rastervision.pipeline.verbosity import Verbosity
+
+    _set_verbosity_and_tmp_dir(verbose, tempdir)
+    runner_object = registry_.get_runner(runner)()
+    named = experiment_source(experiment_module, path)
+    words = [] if cfg_module is None else [cfg_module, *(commands or [])]
+    if named is None and not words:
+        raise ConfigError("Name what to run: a Python file, a module, a saved config, or -e or --path.")
+    source = named or words.pop(0)
+    if not dry_run and (plan_format != PlanFormat.TEXT or output):
+        raise ConfigError(
+            "--format and --output are for the plan that --dry-run shows. Add --dry-run, or leave them out."
+        )
+    args = convert_bool_args(split_pairs(arg))
+    experiments = load_experiments(
+        source, runner, args, prefix, method or (), filter_ or (), sets_only=named is not None
+    )
+    options = PlanOptions(words, splits, rerun, keep_downstream, not skip_file_check)
+    with rv_config_.get_tmp_dir() as tmp_dir:
+        plan = make_plan(experiments, tmp_dir, options)
+        if dry_run:
+            show_plan(plan, plan_format, output, int(rv_config_.verbosity) - int(Verbosity.NORMAL))
+        else:
+            run_plan(plan, runner_object, RunOptions(jobs, gpu_jobs, retries, pipeline_run_name), splits)
+
+
+def _set_verbosity_and_tmp_dir(more_verbose: int, tmp_dir_root: str | None) -> None:
+    from rastervision.pipeline.log import setup_logging
     from rastervision.pipeline.rv_config import rv_config_
 
-    runner_object = registry_.get_runner(runner)()
-    pairs = dict(pair.split(_PAIR_SEPARATOR, 1) for pair in arg or [])
-    configs = get_configs(cfg_module, runner, convert_bool_args(pairs))
-    with rv_config_.get_tmp_dir() as tmp_dir:
-        for cfg in configs:
-            _run_pipeline(cfg, runner_object, tmp_dir, splits, commands, pipeline_run_name)
+    if more_verbose:
+        rv_config_.set_verbosity(rv_config_.verbosity + more_verbose)
+        setup_logging(rv_config_.verbosity)
+    if tmp_dir_root is not None:
+        rv_config_.set_tmp_dir_root(tmp_dir_root)
 
 
 def _run_pipeline(
@@ -141,15 +208,22 @@ def _run_pipeline(
     splits: int = 1,
     commands: Sequence[str] | None = None,
     pipeline_run_name: str = "raster-vision",
+    skip_done: bool = False,
 ) -> None:
-    """Complete, check and save a pipeline config, have a runner run it, and print its summary."""
-    from rastervision.pipeline.config import build_config, save_pipeline_config
-    from rastervision.pipeline.run_plan import check_commands
+    """Complete, check and save a pipeline config, have a runner run it, and print its summary.
 
-    cfg.update()
-    cfg.recursive_validate_config()
-    # fields that were changed in place are checked here, before anything is written
-    build_config(cfg.dict())
+    All commands are run, and ``cfg`` is completed in place; with ``skip_done`` a copy of it is, and commands that
+    are up to date are left out, as by the command line.
+    """
+    from rastervision.pipeline.config import save_pipeline_config
+    from rastervision.pipeline.planner import PlanOptions, complete_config, make_plan
+    from rastervision.pipeline.run_plan import RunOptions, check_commands
+
+    if skip_done:
+        plan = make_plan([("", cfg)], tmp_dir, PlanOptions(commands or (), splits))
+        run_plan(plan, runner, RunOptions(run_name=pipeline_run_name), splits)
+        return
+    complete_config(cfg)
     pipeline = cfg.build(tmp_dir)
     chosen = list(commands or pipeline.commands)
     check_commands(pipeline, chosen)
@@ -179,25 +253,25 @@ def run_command(
     from rastervision.pipeline.runner.processes import end_with_parent
     from rastervision.pipeline.rv_config import rv_config_
 
-    is_child = end_with_parent()
+    labelled = end_with_parent()
     if num_splits is not None and num_splits > 1 and split_ind is None:
         split_ind = registry_.get_runner(runner)().get_split_ind()
     step = Step(0, command, split_ind or 0, num_splits or 1)
     # a parent that runs several processes side by side puts the name of the step before each line
-    setup_logging(rv_config_.verbosity, context="" if is_child and step.num_splits > 1 else str(step))
-    cfg = read_pipeline_config(cfg_json_uri)
-    if cfg.rv_config:
-        rv_config_.apply_overrides(cfg.rv_config)
+    setup_logging(rv_config_.verbosity, context="" if labelled else str(step))
+    cfg = read_pipeline_config(cfg_json_uri, use_settings=True)
     with rv_config_.get_tmp_dir() as tmp_dir:
         run_step(cfg.build(tmp_dir), command, split_ind, num_splits)
 
 
 @app.command("plugins")
 def plugins(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the type hints of configs too.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Load all of it, and list the type hints too.")
+    ] = False,
 ) -> None:
     """List the installed packages that extend Raster Vision, and what each adds."""
-    from rastervision.pipeline.cli_plugins import describe_plugins
+    from rastervision.pipeline.plugin_list import describe_plugins
 
     typer.echo(describe_plugins(verbose))
 

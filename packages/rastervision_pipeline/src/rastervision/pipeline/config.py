@@ -23,7 +23,9 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from rastervision.pipeline.errors import ConfigError, RegistryError
+from rastervision.pipeline.config_tree import copy_config, fields_to_overrides, forget_classes, without_gc
+from rastervision.pipeline.errors import ConfigError, MissingPluginError, RegistryError
+from rastervision.pipeline.registry import registry_
 from rastervision.pipeline.upgrade import upgrade_config, upgrade_plugin_versions
 
 if TYPE_CHECKING:
@@ -52,13 +54,22 @@ __all__ = [
 
 C = TypeVar("C", bound="type[Config]")
 
+# methods that pydantic would let a field hide, with no more than a warning
+_RESERVED = ("builder", "report_child_io", "report_io", "to_builder", "update_for_command")
+
 
 class Config(BaseModel):
     """Base of all configs. Unknown fields are rejected; assignments are validated."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True, allow_inf_nan=False)
 
     registered_type_hint: ClassVar[str | None] = None
+    keeps_plugin_versions: ClassVar[bool] = False
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        forget_classes()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -66,12 +77,15 @@ class Config(BaseModel):
         """Let a field declared with a base class take the dict of a subclass, told by its ``type_hint``."""
         if isinstance(value, dict):
             hint = value.get("type_hint")
-            if hint is not None and hint != cls.registered_type_hint:
+            if hint != cls.registered_type_hint and isinstance(hint, str):
                 actual = _registered_class(hint)
                 if not issubclass(actual, cls):
                     raise ValueError(f"type_hint {hint!r} is a {actual.__name__}, but a {cls.__name__} is needed here")
-                return actual.model_validate(value)
+                return cast(Self, actual.__pydantic_validator__.validate_python(value))
         return handler(value)
+
+    def __deepcopy__(self, memo: builtins.dict[int, Any] | None = None) -> Self:
+        return copy_config(self, {} if memo is None else memo)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Leave ``type_hint`` out: the class name says it."""
@@ -95,16 +109,24 @@ class Config(BaseModel):
     def validate_config(self) -> None:
         """Check what needs all fields to be filled; raise `ConfigError` if something does not hold."""
 
+    def validate_loaded(self) -> None:
+        """Check what must hold in a file, before `update` too, and is no matter of single fields.
+
+        Called for a config from a file and those below it; raise `ConfigError` if something does not hold.
+        """
+
     def recursive_validate_config(self) -> None:
         """Run `validate_config` on this config and on all configs below it, in lists and dicts too."""
-        for value in self.__dict__.values():
-            for child in _configs_in(value):
+        # most classes have nothing to check, nor have those below them
+        for name in fields_to_overrides(type(self), "validate_config"):
+            for child in _configs_in(self.__dict__.get(name)):
                 child.recursive_validate_config()
         self.validate_config()
 
     def revalidate(self) -> None:
         """Validate all fields again, after changes to mutable values in place."""
-        type(self).model_validate(self.model_dump())
+        with without_gc():
+            type(self).model_validate(self.model_dump())
 
     def update_for_command(self, command: str, pipeline: PipelineConfig | None = None, context: Any = None) -> None:
         """Fill what depends on the command that is planned; called after `update`, on a copy; does nothing here."""
@@ -157,13 +179,14 @@ class Config(BaseModel):
 
     def copy(self) -> Self:  # type: ignore[override]
         """Return an independent copy: nothing mutable is shared."""
-        return self.model_copy(deep=True)
+        with without_gc():
+            return self.model_copy(deep=True)
 
     def dict(self, with_rv_metadata: bool = False, **kwargs: Any) -> builtins.dict[str, Any]:
         """Return the fields as plain Python values, nested; with the plugin versions if asked for."""
         out = self.model_dump(**kwargs)
         if with_rv_metadata:
-            out["plugin_versions"] = _current_plugin_versions()
+            out["plugin_versions"] = registry_.plugin_versions
         return out
 
     def json(self, **kwargs: Any) -> Any:
@@ -172,10 +195,11 @@ class Config(BaseModel):
 
     @classmethod
     def deserialize(cls, inp: str | builtins.dict[str, Any] | Config) -> Self:
-        """Return the config that ``inp`` is, holds (a dict), or points to (a URI of a JSON file).
+        """Return the config that ``inp`` is, holds (a dict), or points to (a URI of a JSON or YAML file).
 
         Raises:
             TypeError: ``inp`` is something else.
+            ConfigError: It is not a valid config; see `from_dict`.
         """
         if isinstance(inp, Config):
             return cast(Self, inp)
@@ -187,33 +211,48 @@ class Config(BaseModel):
 
     @classmethod
     def from_file(cls, uri: str) -> Self:
-        """Read a config from a JSON file and bring it up to date."""
-        from rastervision.pipeline.file_system.utils import file_to_json
+        """Read a config from a JSON file, or a YAML file (.yaml, .yml), and bring it up to date.
 
-        return cls.from_dict(file_to_json(uri))
+        Raises:
+            ConfigError: The file does not hold a valid config; names the file, the line if it can be told, and the
+                path of the field.
+            NotReadableError: The file cannot be read.
+        """
+        from rastervision.pipeline.config_loading import load_config
+        from rastervision.pipeline.config_text import read_config_text
+
+        with without_gc():
+            return cast(Self, load_config(read_config_text(uri), cls))
 
     @classmethod
     def from_dict(cls, cfg_dict: builtins.dict[str, Any]) -> Self:
         """Build a config from its saved dict, upgraded to today's version if it records plugin versions.
 
         A dict without ``type_hint`` is read as the class this is called on.
+
+        Raises:
+            ConfigError: The dict is not a valid config; names the path of the field.
         """
-        if "plugin_versions" in cfg_dict:
-            cfg_dict = {k: v for k, v in upgrade_config(cfg_dict).items() if k != "plugin_versions"}
-        if "type_hint" not in cfg_dict:
-            return cls.model_validate(cfg_dict)
-        return cast(Self, build_config(cfg_dict))
+        from rastervision.pipeline.config_loading import load_config
+        from rastervision.pipeline.config_text import ConfigText
+
+        with without_gc():
+            return cast(Self, load_config(ConfigText(cfg_dict), cls))
 
     def to_file(self, uri: str, with_rv_metadata: bool = True) -> None:
         """Write this config as JSON, with the plugin versions that later releases need to upgrade it."""
         from rastervision.pipeline.file_system.utils import str_to_file
 
-        if with_rv_metadata:
-            content = self.json()
-            content["plugin_versions"] = _current_plugin_versions()
-            str_to_file(json.dumps(content), uri)
-        else:
-            str_to_file(self.model_dump_json(), uri)
+        with without_gc():
+            str_to_file(self._json_with_versions() if with_rv_metadata else self.model_dump_json(), uri)
+
+    def _json_with_versions(self) -> str:
+        if "plugin_versions" in type(self).model_fields:
+            return self.model_copy(update={"plugin_versions": registry_.plugin_versions}).model_dump_json()
+        versions = json.dumps(registry_.plugin_versions, separators=(",", ":"))
+        # as text: to parse all of it for one more key would take as long as to write it
+        text = self.model_dump_json()
+        return f'{text[:-1]}{"," if text != "{}" else ""}"plugin_versions":{versions}}}'
 
 
 def _configs_in(value: Any) -> Iterator[Config]:
@@ -229,15 +268,11 @@ def _configs_in(value: Any) -> Iterator[Config]:
 
 
 def _registered_class(type_hint: str) -> type[Config]:
-    from rastervision.pipeline.registry import registry_
-
-    return registry_.get_config(type_hint)
-
-
-def _current_plugin_versions() -> dict[str, int]:
-    from rastervision.pipeline.registry import registry_
-
-    return registry_.plugin_versions
+    """Return the class of a type hint; an error is one of validation, so that it gets the path of the field."""
+    try:
+        return registry_.configs.get(type_hint) or registry_.get_config(type_hint)
+    except RegistryError as e:
+        raise MissingPluginError(str(e)) from e
 
 
 def get_plugin(config_cls: type) -> str:
@@ -257,11 +292,15 @@ def register_config(type_hint: str, plugin: str | None = None, upgrader: Upgrade
 
     Raises:
         RegistryError: Another class has this ``type_hint``.
+        ConfigError: The class has a field with the name of a method that Raster Vision calls.
     """
 
     def decorate(cls: C) -> C:
-        from rastervision.pipeline.registry import registry_
-
+        for name in _RESERVED:
+            if name in cls.model_fields:
+                raise ConfigError(
+                    f"{cls.__name__} has a field {name!r}, which would hide the method Config.{name}. Rename the field."
+                )
         registry_.add_config(type_hint, cls, plugin or get_plugin(cls), upgrader)
         _add_type_hint_field(cls, type_hint)
         return cls
@@ -298,8 +337,12 @@ def build_config(x: Any) -> Any:
         return x
     if "type_hint" not in x:
         return {key: build_config(value) for key, value in x.items()}
-    _check_type_hints(x, "")
-    return _registered_class(x["type_hint"]).model_validate(x)
+    try:
+        with without_gc():
+            return registry_.get_config(x["type_hint"]).model_validate(x)
+    except ValidationError:
+        _check_type_hints(x, "")
+        raise
 
 
 def _check_type_hints(node: Any, path: str) -> None:
@@ -307,7 +350,7 @@ def _check_type_hints(node: Any, path: str) -> None:
         hint = node.get("type_hint")
         if isinstance(hint, str):
             try:
-                _registered_class(hint)
+                registry_.get_config(hint)
             except RegistryError as e:
                 raise type(e)(f"{path or 'config'}: {e}") from e
         for key, value in node.items():
@@ -320,9 +363,9 @@ def _check_type_hints(node: Any, path: str) -> None:
 def save_pipeline_config(cfg: PipelineConfig, output_uri: str) -> None:
     """Write a pipeline config with the settings and plugin versions that are needed to run it elsewhere."""
     from rastervision.pipeline.file_system.utils import str_to_file
-    from rastervision.pipeline.registry import registry_
     from rastervision.pipeline.rv_config import rv_config_
 
     cfg.rv_config = rv_config_.get_config_dict(registry_.get_rv_config_schema())
-    cfg.plugin_versions = _current_plugin_versions()
-    str_to_file(cfg.model_dump_json(), output_uri)
+    cfg.plugin_versions = registry_.plugin_versions
+    with without_gc():
+        str_to_file(cfg.model_dump_json(), output_uri)

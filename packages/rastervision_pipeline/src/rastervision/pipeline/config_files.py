@@ -1,4 +1,4 @@
-"""Get pipeline configs from what a user names: a Python file, a module, or a JSON file."""
+"""Get pipeline configs from what a user names: a Python file, a module, or a JSON or YAML file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from rastervision.pipeline.config import build_config, upgrade_config
+from rastervision.pipeline.config import Config
+from rastervision.pipeline.config_loading import load_config
+from rastervision.pipeline.config_text import ConfigText, is_config_text, read_config_text
+from rastervision.pipeline.config_tree import without_gc
 from rastervision.pipeline.error_text import did_you_mean
 from rastervision.pipeline.errors import ConfigError, NotReadableError
-from rastervision.pipeline.file_system.utils import download_if_needed, file_to_json
+from rastervision.pipeline.file_system.utils import download_if_needed
 from rastervision.pipeline.pipeline import PipelineConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-__all__ = ["get_configs", "get_configs_from_module", "line_of_config_file", "read_pipeline_config"]
+__all__ = [
+    "configs_of_module",
+    "get_configs",
+    "get_configs_from_module",
+    "line_of_config_file",
+    "load_module",
+    "read_pipeline_config",
+]
 
 # below rastervision.pipeline, so that what the file logs is shown and its configs belong to that plugin
 _MODULE_PREFIX = "rastervision.pipeline._config_file_"
@@ -30,37 +40,59 @@ _MODULE_PREFIX = "rastervision.pipeline._config_file_"
 def get_configs(
     cfg_module_path: str, runner: str | None = None, args: dict[str, Any] | None = None
 ) -> list[PipelineConfig]:
-    """Return the pipeline configs that a Python file or module makes, or that a JSON file holds.
+    """Return the pipeline configs that a Python file or module makes, or that a JSON or YAML file holds.
 
     Args:
-        cfg_module_path: Path or URI that ends in ``.py`` or ``.json``, or the dotted name of a module.
+        cfg_module_path: Path or URI that ends in ``.py``, ``.json``, ``.yaml`` or ``.yml``, or the dotted name of a
+            module.
         runner: Name of the runner, the first argument of the functions ``get_configs`` and ``get_config``.
         args: Further arguments of the function.
 
     Raises:
         ConfigError: What is named is no pipeline config, or the arguments do not fit.
     """
-    if cfg_module_path.endswith(".json"):
+    if is_config_text(cfg_module_path):
         if args:
             raise ConfigError(f"{cfg_module_path} is a saved config, which takes no arguments. Leave out -a.")
-        content = file_to_json(cfg_module_path)
-        items = content if isinstance(content, list) else [content]
-        return [_pipeline_config(item, cfg_module_path) for item in items]
+        with without_gc():
+            return [_pipeline_config(text) for text in _items(read_config_text(cfg_module_path))]
     return get_configs_from_module(cfg_module_path, runner or "", args or {})
 
 
-def read_pipeline_config(uri: str) -> PipelineConfig:
-    """Return the pipeline config that a JSON file holds, brought up to date."""
-    return _pipeline_config(file_to_json(uri), uri)
+def read_pipeline_config(uri: str, use_settings: bool = False) -> PipelineConfig:
+    """Return the pipeline config that a JSON or YAML file holds, brought up to date.
+
+    Args:
+        uri: The file.
+        use_settings: Use the settings that are saved in it, from now on.
+
+    Raises:
+        ConfigError: The file does not hold a valid pipeline config; names the file, line and field.
+    """
+    from rastervision.pipeline.rv_config import rv_config_
+
+    with without_gc():
+        text = read_config_text(uri)
+        settings = text.data.get("rv_config") if use_settings and isinstance(text.data, dict) else None
+        if settings and isinstance(settings, dict):
+            # first: they may name modules that have configs
+            rv_config_.apply_overrides(settings)
+        return _pipeline_config(text)
 
 
-def _pipeline_config(content: Any, uri: str) -> PipelineConfig:
-    if not isinstance(content, dict) or "type_hint" not in content:
-        raise ConfigError(
-            f"{uri} is not a saved pipeline config: it has no type_hint. Name the JSON file of a pipeline."
-        )
-    upgraded = {k: v for k, v in upgrade_config(content).items() if k != "plugin_versions"}
-    return _checked(build_config(upgraded), uri)
+def _items(text: ConfigText) -> list[ConfigText]:
+    """Return the items of a list of configs, each as a text of its own."""
+    if not isinstance(text.data, list):
+        return [text]
+    nodes = text.node.value if text.node is not None else [None] * len(text.data)
+    items = enumerate(zip(text.data, nodes, strict=True))
+    return [ConfigText(data, f"{text.uri}[{i}]", node) for i, (data, node) in items]
+
+
+def _pipeline_config(text: ConfigText) -> PipelineConfig:
+    if not isinstance(text.data, dict) or "type_hint" not in text.data:
+        raise text.error("this is not a saved pipeline config: it has no type_hint. Name the file of a pipeline.")
+    return _checked(load_config(text, Config), text.uri)
 
 
 def _checked(cfg: Any, source: str) -> PipelineConfig:
@@ -75,7 +107,13 @@ def get_configs_from_module(cfg_module_path: str, runner: str, args: dict[str, A
     Raises:
         ConfigError: There is no such module or function, the arguments do not fit, or the result is no config.
     """
-    module = _load_module(cfg_module_path)
+    return configs_of_module(load_module(cfg_module_path), cfg_module_path, runner, args)
+
+
+def configs_of_module(
+    module: ModuleType, cfg_module_path: str, runner: str, args: dict[str, Any]
+) -> list[PipelineConfig]:
+    """Return what the function ``get_configs`` or ``get_config`` of an imported module makes."""
     function = getattr(module, "get_configs", None) or getattr(module, "get_config", None)
     if function is None:
         raise ConfigError(f"{cfg_module_path} has no function get_configs or get_config. Write one.")
@@ -85,7 +123,13 @@ def get_configs_from_module(cfg_module_path: str, runner: str, args: dict[str, A
     return [_checked(cfg, f"{function.__name__} of {cfg_module_path}") for cfg in configs]
 
 
-def _load_module(cfg_module_path: str) -> ModuleType:
+def load_module(cfg_module_path: str) -> ModuleType:
+    """Import a Python file, or a module by its dotted name.
+
+    Raises:
+        ConfigError: There is no such module.
+        NotReadableError: There is no such file.
+    """
     if not cfg_module_path.endswith(".py"):
         try:
             return importlib.import_module(cfg_module_path)
@@ -93,7 +137,7 @@ def _load_module(cfg_module_path: str) -> ModuleType:
             if e.name is None or not f"{cfg_module_path}.".startswith(f"{e.name}."):
                 raise
             raise ConfigError(
-                f"There is no module {cfg_module_path!r}. Name a Python file (.py), a saved config (.json), or "
+                f"There is no module {cfg_module_path!r}. Name a Python file (.py), a saved config (.json, .yaml), or "
                 "a module that can be imported from here."
             ) from e
     path = os.path.abspath(download_if_needed(cfg_module_path))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import traceback
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from rastervision.pipeline.errors import RasterVisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pydantic import BaseModel, ValidationError
+    from pydantic import ValidationError
 
 __all__ = ["describe_error", "describe_validation_error", "did_you_mean", "is_expected", "print_traceback"]
 
@@ -64,12 +65,23 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"Valid: {', '.join(names)}." if names else ""
 
 
-def describe_validation_error(error: ValidationError) -> str:
-    """Return which fields of a config are wrong, why, and what to do; one line, or up to five."""
+def describe_validation_error(
+    error: ValidationError, line_of: Callable[[Sequence[str | int]], int | None] | None = None
+) -> str:
+    """Return which fields of a config are wrong, why, and what to do; one line, or up to five.
+
+    Args:
+        error: What pydantic found.
+        line_of: Gives the line of a field, by its path, in the file that the config is from, if it is known.
+    """
     details: dict[str, list[Mapping[str, Any]]] = {}
     for detail in error.errors(include_url=False):
         details.setdefault(_path(detail["loc"]), []).append(detail)
-    lines = [_line(error.title, path, group) for path, group in details.items()]
+    lines = []
+    for path, group in details.items():
+        text = _line(error.title, path, group) if len(lines) < _MAX_LINES else ""
+        number = line_of(_fields(group[0]["loc"])) if line_of is not None and text else None
+        lines.append(text if number is None else f"line {number}: {text}")
     if len(lines) == 1:
         return lines[0]
     shown = lines if len(lines) <= _MAX_LINES - 1 else lines[: _MAX_LINES - 2]
@@ -104,7 +116,8 @@ def _line(title: str, path: str, group: Sequence[Mapping[str, Any]]) -> str:
         cause = first.get("ctx", {}).get("error")
         return f"{where}: {cause if cause is not None else first['msg'].removeprefix('Value error, ')}"
     wanted = list(dict.fromkeys(_wanted(d) for d in group))
-    value = repr(first.get("input"))
+    # reprlib: the value may be huge, or nested more deeply than repr() can go
+    value = reprlib.repr(first.get("input"))
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     return f"{where} is {shown}, but {' or '.join(wanted)}."
 
@@ -117,22 +130,11 @@ def _wanted(detail: Mapping[str, Any]) -> str:
 def _field_names(title: str, loc: Sequence[str | int]) -> set[str]:
     """Return the names of the fields that the model at ``loc`` below the model called ``title`` can have."""
     from rastervision.pipeline.config import Config
+    from rastervision.pipeline.config_tree import classes_below, models_in
 
-    models = {m for m in _with_subclasses({Config}) if m.__name__ == title}
+    models = {m for m in classes_below({Config}) if m.__name__ == title}
     for part in _fields(loc):
         if isinstance(part, str):
             annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-            models = _with_subclasses({m for a in annotations for m in _models_in(a)})
+            models = classes_below({m for a in annotations for m in models_in(a)})
     return {name for model in models for name in model.model_fields if name != "type_hint"}
-
-
-def _models_in(annotation: Any) -> set[type[BaseModel]]:
-    from pydantic import BaseModel
-
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {annotation}
-    return {model for arg in get_args(annotation) for model in _models_in(arg)}
-
-
-def _with_subclasses(models: set[type[BaseModel]]) -> set[type[BaseModel]]:
-    return models | {s for model in models for s in _with_subclasses(set(model.__subclasses__()))}

@@ -6,6 +6,7 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "MissingPackageError",
+    "MissingPluginError",
     "NotReadableError",
     "NotWritableError",
     "PluginError",
@@ -29,6 +30,10 @@ class RegistryError(RasterVisionError):
 
 class PluginError(RegistryError):
     """A plugin is installed but cannot be loaded."""
+
+
+class MissingPluginError(ConfigError, RegistryError):
+    """A saved config needs a plugin that is not installed."""
 
 
 class MissingPackageError(RasterVisionError, ImportError):

@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any
 from rastervision.pipeline.errors import MissingPackageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["attach", "load_object"]
 
 
-def attach(package_name: str, filename: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def attach(
+    package_name: str, filename: str, not_in_all: Iterable[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` for a package whose names stand in its ``.pyi``.
 
     The stub holds lines ``from x import name as name``, where x is a module of the package (``.module``) or
     any other. Also makes the old module paths of 0.31 importable (see `rastervision.pipeline.moved`).
+
+    Args:
+        package_name: Of the package.
+        filename: Its ``__init__.py``.
+        not_in_all: Packages whose names are left out of ``__all__``; names of packages that are not installed are too.
     """
     import lazy_loader
 
@@ -32,12 +39,25 @@ def attach(package_name: str, filename: str) -> tuple[Callable[[str], Any], Call
     def __getattr__(name: str) -> Any:
         if name not in foreign:
             return own_getattr(name)
-        value = getattr(importlib.import_module(foreign[name]), name)
+        value = load_object(f"{foreign[name]}:{name}")
         sys.modules[package_name].__dict__[name] = value
         return value
 
     names = sorted({*own_names, *foreign})
-    return __getattr__, lambda: list(names), names
+    packages = {_package_of(module) for module in foreign.values()}
+    absent = {p for p in packages if p in not_in_all or not _is_installed(p)}
+    offered = [name for name in names if name not in foreign or _package_of(foreign[name]) not in absent]
+    return __getattr__, lambda: list(names), offered
+
+
+def _package_of(module_name: str) -> str:
+    """Return the part of a module's name that tells the wheel, as for ``rastervision.core.data``."""
+    parts = module_name.split(".")
+    return ".".join(parts[: 2 if parts[0] == "rastervision" else 1])
+
+
+def _is_installed(package_name: str) -> bool:
+    return package_name in sys.modules or importlib.util.find_spec(package_name) is not None
 
 
 def _read_stub(package_name: str, path: str) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -72,8 +92,7 @@ def load_object(reference: str) -> Any:
         missing = e.name or ""
         if module_name != missing and not module_name.startswith(f"{missing}."):
             raise
-        parts = module_name.split(".")
-        wheel = "_".join(parts[:2]) if parts[0] == "rastervision" else parts[0]
+        wheel = _package_of(module_name).replace(".", "_")
         raise MissingPackageError(
             f"{name} needs the package {wheel}, which is not installed here. Run: pip install {wheel}",
             name=missing,

@@ -22,13 +22,19 @@ __all__ = ["MOVED", "add", "install"]
 _TWINS = {
     "rastervision.core": ["analyzer.analyzer", "analyzer.stats_analyzer", "backend.backend"],
     "rastervision.core.data": [
+        "label_source.chip_classification_label_source",
         "label_source.label_source",
+        "label_source.object_detection_label_source",
         "label_source.semantic_segmentation_label_source",
+        "label_store.chip_classification_geojson_store",
         "label_store.label_store",
+        "label_store.object_detection_geojson_store",
         "label_store.semantic_segmentation_label_store",
+        "raster_source.multi_raster_source",
         "raster_source.raster_source",
         "raster_source.rasterio_source",
         "raster_source.rasterized_source",
+        "raster_source.xarray_source",
         "raster_transformer.cast_transformer",
         "raster_transformer.min_max_transformer",
         "raster_transformer.nan_transformer",
@@ -45,11 +51,18 @@ _TWINS = {
         "vector_transformer.vector_transformer",
     ],
     "rastervision.core.evaluation": [
+        "chip_classification_evaluator",
         "classification_evaluator",
         "evaluator",
+        "object_detection_evaluator",
         "semantic_segmentation_evaluator",
     ],
-    "rastervision.core.rv_pipeline": ["rv_pipeline", "semantic_segmentation"],
+    "rastervision.core.rv_pipeline": [
+        "chip_classification",
+        "object_detection",
+        "rv_pipeline",
+        "semantic_segmentation",
+    ],
     "rastervision.pytorch_backend": [
         "pytorch_chip_classification",
         "pytorch_learner_backend",
@@ -60,6 +73,8 @@ _TWINS = {
 
 MOVED: dict[str, str] = {
     **{f"{package}.{name}_config": f"{package}.{name}" for package, names in _TWINS.items() for name in names},
+    "rastervision.core.data.label.tfod_utils": "rastervision.core.data.label.np_box_list",
+    "rastervision.core.data.label.tfod_utils.np_box_list": "rastervision.core.data.label.np_box_list",
     "rastervision.pipeline.pipeline_config": "rastervision.pipeline.pipeline",
     "rastervision.pytorch_learner.learner_config": "rastervision.pytorch_backend.learner_config",
     "rastervision.pytorch_learner.classification_learner_config": (

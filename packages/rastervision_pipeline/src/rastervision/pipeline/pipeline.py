@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import builtins
 import logging
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from rastervision.pipeline.config import Config, build_config, register_config, upgrade_config
+from rastervision.pipeline.config import Config, register_config
 from rastervision.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 @register_config("pipeline")
 class PipelineConfig(Config):
     """Configure a `Pipeline`."""
+
+    # with from_dict and from_file called on a class of pipelines
+    keeps_plugin_versions: ClassVar[bool] = True
+    # fields that say where a command writes, and that update() fills if they are not set
+    command_uri_fields: ClassVar[Sequence[str]] = ()
 
     # builtins.dict: the method dict() below would shadow the type when pydantic evaluates the annotations
     root_uri: str | None = Field(None, description="Root of the URIs of all that the pipeline writes.")
@@ -56,14 +61,6 @@ class PipelineConfig(Config):
     def dict(self, with_rv_metadata: bool = True, **kwargs: Any) -> builtins.dict[str, Any]:
         """Return the fields as plain Python values, with the plugin versions unless told otherwise."""
         return super().dict(with_rv_metadata=with_rv_metadata, **kwargs)
-
-    @classmethod
-    def from_dict(cls, cfg_dict: builtins.dict[str, Any]) -> Self:
-        """Build a pipeline config from its saved dict; ``plugin_versions`` stays as it was saved."""
-        cfg_dict = upgrade_config(cfg_dict)
-        if "type_hint" not in cfg_dict:
-            return cls.model_validate(cfg_dict)
-        return cast(Self, build_config(cfg_dict))
 
 
 class Pipeline:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rastervision.pipeline.errors import ConfigError
+from rastervision.pipeline.records import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rastervision.pipeline.pipeline import Pipeline
 
-__all__ = ["RunOptions", "RunPlan", "Step", "check_commands", "plan", "run_step"]
+__all__ = ["RunOptions", "RunPlan", "Step", "check_commands", "known_commands", "plan", "run_step"]
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,23 @@ class RunOptions:
     run_name: str = "raster-vision"
 
 
+def known_commands(pipeline: Pipeline) -> list[str]:
+    """Return the commands of a pipeline, also those that it drops because its config has nothing to do for them.
+
+    The latter are those of the class: of its ``all_commands``, or of its ``commands`` if these are no property.
+    """
+    of_class = getattr(type(pipeline), "all_commands", type(pipeline).commands)
+    own, all_of_class = list(pipeline.commands), list(of_class) if isinstance(of_class, (list, tuple)) else []
+    names = all_of_class if set(own) <= set(all_of_class) else [*own, *all_of_class]
+    return [name for name in dict.fromkeys(names) if callable(getattr(pipeline, name, None))]
+
+
 def check_commands(pipeline: Pipeline, commands: Sequence[str]) -> None:
     """Raise `ConfigError` if a command is not one of the pipeline's."""
+    known = known_commands(pipeline)
     for command in commands:
-        # a pipeline may drop a command that has nothing to do for its config; asked for by name, it is run
-        known = command in pipeline.commands or command in type(pipeline).commands
-        if not known or not callable(getattr(pipeline, command, None)):
-            names = ", ".join(type(pipeline).commands)
-            raise ConfigError(f"{type(pipeline).__name__} has no command {command!r}. Use some of: {names}.")
+        if command not in known:
+            raise ConfigError(f"{type(pipeline).__name__} has no command {command!r}. Use some of: {', '.join(known)}.")
 
 
 def plan(pipeline: Pipeline, commands: Sequence[str], num_splits: int = 1) -> list[Step]:
@@ -112,7 +122,7 @@ def plan(pipeline: Pipeline, commands: Sequence[str], num_splits: int = 1) -> li
 
 
 def run_step(pipeline: Pipeline, command: str, split_ind: int | None = None, num_splits: int | None = None) -> None:
-    """Call a command of a pipeline, or one part of it.
+    """Call a command of a pipeline, or one part of it, and keep its completion record.
 
     Raises:
         ConfigError: The pipeline has no such command, it cannot be split, or there is no such part.
@@ -120,11 +130,13 @@ def run_step(pipeline: Pipeline, command: str, split_ind: int | None = None, num
     check_commands(pipeline, [command])
     method: Any = getattr(pipeline, command)
     if num_splits is None or num_splits <= 1:
-        method()
+        with recorded(pipeline.config, command, 0, 1):
+            method()
         return
     if command not in pipeline.split_commands:
         names = ", ".join(pipeline.split_commands) or "none"
         raise ConfigError(f"The command {command} cannot be split. Those that can: {names}.")
     if split_ind is None or not 0 <= split_ind < num_splits:
         raise ConfigError(f"There is no part {split_ind} of {num_splits}. Set --split-ind from 0 to {num_splits - 1}.")
-    method(split_ind=split_ind, num_splits=num_splits)
+    with recorded(pipeline.config, command, split_ind, num_splits):
+        method(split_ind=split_ind, num_splits=num_splits)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rastervision.core.data.scene import Scene, SceneConfig
     from rastervision.core.rv_pipeline.chip_options import ChipOptions
     from rastervision.core.rv_pipeline.rv_pipeline import PredictOptions, RVPipelineConfig
+    from rastervision.pipeline.io_report import CommandIODefinition
     from rastervision.pytorch_backend.chipping import ChipCount, Split
     from rastervision.pytorch_backend.learner_config.learner import LearnerConfig
 
@@ -68,6 +69,21 @@ class PyTorchLearnerBackendConfig(BackendConfig):
         if isinstance(self.data, GeoDataConfig):
             return [command for command in commands if command != "chip"]
         return commands
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report the training data, and the files of model and loss; other commands find all in the bundle."""
+        if command == "train":
+            super().report_io(command, io_def)
+
+    def command_config(self, command: str) -> Any:
+        """Return the part of this config that a command depends on: for train what the model depends on."""
+        if command != "train":
+            return {"type_hint": self.registered_type_hint}
+        part = self.json(exclude={"log_tensorboard", "run_tensorboard"})
+        del part["data"]["num_workers"]
+        for scene in _scene_dicts(part["data"].get("scene_dataset") or {}):
+            scene.pop("label_store", None)  # predictions of scenes play no part in training
+        return part
 
     def update(self, pipeline: RVPipelineConfig | None = None) -> None:
         """Fill what is not set of ``data``: classes, number of channels, and where chips or scenes are."""
@@ -116,7 +132,11 @@ class PyTorchLearnerBackendConfig(BackendConfig):
 
     def build(self, pipeline: RVPipelineConfig | None, tmp_dir: str) -> PyTorchLearnerBackend:
         """Build the backend of a pipeline; ``tmp_dir`` is a local folder for temporary files."""
-        raise NotImplementedError(f"{type(self).__name__} has no backend in this release.")
+        raise ConfigError(f"{type(self).__name__} has no backend in this release, so its pipeline cannot be run yet.")
+
+
+def _scene_dicts(dataset: dict[str, Any]) -> list[dict[str, Any]]:
+    return [scene for name in ("train_scenes", "validation_scenes", "test_scenes") for scene in dataset.get(name, [])]
 
 
 def _count_channels(source: RasterSourceConfig) -> int:
@@ -160,8 +180,10 @@ class PyTorchLearnerBackend(Backend):
         dataset: DatasetConfig,
         chip_options: ChipOptions,
         dataloader_kw: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write the chips of all scenes of a dataset to one zip file in ``chip_uri``.
+    ) -> list[str]:
+        """Write the chips of all scenes of a dataset to one zip file in ``chip_uri``, and return its URI in a list.
+
+        The list is empty if the options keep no chip.
 
         Args:
             dataset: The scenes; often a part of those of the pipeline.
@@ -173,7 +195,7 @@ class PyTorchLearnerBackend(Backend):
         """
         if not dataset.all_scenes:
             log.info("no scenes to chip in this split")
-            return
+            return []
         num_workers = int((dataloader_kw or {}).get("num_workers") or self._num_chip_workers())
         counts: list[tuple[Split, ChipCount]] = []
         with self.get_sample_writer() as writer:
@@ -186,6 +208,7 @@ class PyTorchLearnerBackend(Backend):
                     counts.append((split, count))
             whole = writer.scene_ids == writer.known_scene_ids
             _check_some_kept(counts, chip_options, whole=whole)
+        return writer.written_uris
 
     def _chip_scene(
         self,

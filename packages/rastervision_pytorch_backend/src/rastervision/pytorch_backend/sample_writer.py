@@ -120,6 +120,8 @@ class PyTorchLearnerSampleWriter(SampleWriter):
         """Scenes whose chips this file has, or would have if any of their chips were kept."""
         self.known_scene_ids: set[str] | None = None
         """All scenes of the data set; files of other scenes are left over from another data set."""
+        self.written_uris: list[str] = []
+        """The zip file, once it is uploaded."""
         self._members: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -155,6 +157,7 @@ class PyTorchLearnerSampleWriter(SampleWriter):
             self._zip.close()
             json_to_file(manifest, f"{uri}.json")
             upload_or_copy(self._zip_path, f"{uri}.zip")
+            self.written_uris = [f"{uri}.zip"]
         self._remove_replaced(keep=f"{name}.zip" if self._members else None)
 
     def _remove_replaced(self, keep: str | None) -> None:

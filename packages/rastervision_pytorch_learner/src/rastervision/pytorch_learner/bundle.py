@@ -34,7 +34,7 @@ BUNDLE_MODEL_WEIGHTS_FILENAME = "model.pth"
 BUNDLE_MODEL_ONNX_FILENAME = "model.onnx"
 BUNDLE_SAFETENSORS_FILENAME = "model.safetensors"
 LEARNER_CONFIG_FILENAME = "learner-config.json"
-# up to release 0.21
+# up to release 0.21, a pipeline that has nothing but the learner
 OLD_CONFIG_FILENAME = "pipeline-config.json"
 MODULES_DIRNAME = "modules"
 
@@ -174,24 +174,26 @@ def open_learner_bundle(uri: str, tmp_dir: str, cfg: LearnerConfig | None = None
 
 
 def get_learner_config_from_bundle_dir(model_bundle_dir: str) -> LearnerConfig:
-    """Return the config in an unpacked bundle; up to release 0.21 it is part of a pipeline config.
+    """Return the config in an unpacked bundle, brought up to date.
 
     Raises:
-        BundleError: There is none.
+        BundleError: There is none, or it cannot be read or used.
     """
     from rastervision.pipeline.file_system.utils import file_to_json
 
-    path = os.path.join(model_bundle_dir, LEARNER_CONFIG_FILENAME)
-    old_path = os.path.join(model_bundle_dir, OLD_CONFIG_FILENAME)
+    paths = [os.path.join(model_bundle_dir, name) for name in (LEARNER_CONFIG_FILENAME, OLD_CONFIG_FILENAME)]
+    path = next((p for p in paths if os.path.isfile(p)), None)
+    if path is None:
+        raise BundleError(f"{model_bundle_dir} has no {LEARNER_CONFIG_FILENAME}: it is not a learner's model bundle.")
     try:
-        if os.path.isfile(path):
-            return LearnerConfig.from_file(path)
-        if os.path.isfile(old_path):
-            content = file_to_json(old_path)
-            versions = content.get("plugin_versions", {})
-            return LearnerConfig.from_dict({**content["learner"], "plugin_versions": versions})
-    except (KeyError, NotReadableError) as e:
+        content = file_to_json(path)
+        if isinstance(content, dict) and "learner" in content:
+            content = {**content["learner"], "plugin_versions": content.get("plugin_versions")}
+        cfg = LearnerConfig.from_dict(content)
+    except (NotReadableError, TypeError) as e:
         raise BundleError(f"The config in the bundle {model_bundle_dir} is damaged: {e}.") from e
     except (RegistryError, ValueError) as e:  # pydantic's errors are ValueErrors
         raise BundleError(f"The config in the bundle {model_bundle_dir} is not valid: {e}") from e
-    raise BundleError(f"{model_bundle_dir} has no {LEARNER_CONFIG_FILENAME}: it is not a learner's model bundle.")
+    if not isinstance(cfg, LearnerConfig):
+        raise BundleError(f"{path} is a {type(cfg).__name__}, not the config of a learner.")
+    return cfg

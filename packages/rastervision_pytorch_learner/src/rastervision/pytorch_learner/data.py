@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_dataset",
     "build_datasets",
+    "data_roots",
     "dir_to_dataset",
     "get_base_transform",
     "get_data_transforms",
@@ -152,7 +153,7 @@ def _image_dataset(data_cfg: ImageDataConfig, split: str, tmp_dir: str | None) -
     transform = augmented if split == "train" else base
     parts = []
     for uri, (size, fraction) in zip(groups, sizes, strict=True):
-        roots = [os.path.join(root, split) for root in _data_roots(uri, tmp_dir)]
+        roots = [os.path.join(root, split) for root in data_roots(uri, tmp_dir)]
         part = _concat([data_cfg.dir_to_dataset(d, transform) for d in roots if folder_exists(d)])
         parts.append(random_subset_dataset(part, size, fraction) if split == "train" else part)
     whole = _concat(parts)
@@ -161,7 +162,7 @@ def _image_dataset(data_cfg: ImageDataConfig, split: str, tmp_dir: str | None) -
     return whole
 
 
-def _data_roots(uri: str | list[str], tmp_dir: str | None) -> list[str]:
+def data_roots(uri: str | list[str], tmp_dir: str | None) -> list[str]:
     """Return the folders at ``uri`` that hold ``train``, ``valid``, ``test``; zips are not unpacked."""
     from rastervision.pipeline.file_system.utils import (
         download_if_needed,
@@ -172,7 +173,7 @@ def _data_roots(uri: str | list[str], tmp_dir: str | None) -> list[str]:
     )
 
     if isinstance(uri, list):
-        return [root for u in uri for root in _data_roots(u, tmp_dir)]
+        return [root for u in uri for root in data_roots(u, tmp_dir)]
     if uri.lower().endswith(".zip"):
         path = download_if_needed(uri, tmp_dir)
         if not os.path.isfile(path):
@@ -182,7 +183,7 @@ def _data_roots(uri: str | list[str], tmp_dir: str | None) -> list[str]:
     if file_exists(uri, include_dir=True):
         zip_uris = sorted(u for u in list_paths(uri, ext="zip"))
         if zip_uris:
-            return _data_roots(zip_uris, tmp_dir)
+            return data_roots(zip_uris, tmp_dir)
         local = uri if os.path.isdir(uri) else get_local_path(uri, tmp_dir or "")
         if local != uri:
             sync_from_dir(uri, local)

@@ -33,6 +33,7 @@ from rastervision.pytorch_learner.loop import Precision, RecordingSampler, has_b
 from rastervision.pytorch_learner.onnx_export import ONNXRuntimeAdapter, export_onnx, try_export_onnx
 from rastervision.pytorch_learner.optim import drops_last_batch
 from rastervision.pytorch_learner.tracking import log_system_details
+from rastervision.pytorch_learner.trained_on import put_aside_other_training, training_basis
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -67,7 +68,7 @@ class Learner(TrainingLearner):
         model_def_path: Folder with the code of an external model, as found in a bundle.
         loss_def_path: Folder with the code of an external loss, as found in a bundle.
         training: Whether the learner will train. If ``output_dir`` has a checkpoint, training goes on from
-            there.
+            there; a training of another model or on other data is moved to ``earlier`` first.
     """
 
     def __init__(
@@ -103,6 +104,10 @@ class Learner(TrainingLearner):
         self._set_paths(output_dir)
         if training:
             self.sync_from_cloud()
+            # what a program hands over cannot be compared with what an earlier one did
+            if all(given is None for given in (model, train_ds, loss)) and cfg.solver is not None:
+                started = any(os.path.isfile(path) for path in (self.checkpoint_path, self.last_model_weights_path))
+                put_aside_other_training(self.output_dir_local, training_basis(cfg, self.tmp_dir), started)
             if cfg.solver is not None and cfg.solver.seed is not None:
                 ckpt.seed_everything(cfg.solver.seed)
         self.model: nn.Module = model  # type: ignore[assignment]

@@ -1,3 +1,6 @@
+from .configs import declared_type_hints as declared_type_hints
+from .configs import example_config as example_config
+from .configs import example_configs as example_configs
 from .rasters import checkerboard as checkerboard
 from .rasters import numbered_image as numbered_image
 from .rasters import read_geotiff as read_geotiff

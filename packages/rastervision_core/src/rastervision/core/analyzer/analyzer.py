@@ -27,6 +27,10 @@ class AnalyzerConfig(Config):
         """Build the analyzer of a scene group, given as its name and the ids of its scenes."""
         raise NotImplementedError(f"{type(self).__name__} has no build().")
 
+    def get_output_uris(self, scene_group_name: str) -> list[str]:
+        """Return the URIs of the files that are written for a scene group; none if they are not known."""
+        return []
+
     def get_bundle_filenames(self) -> list[str]:
         """Return the names of the files that a model bundle needs."""
         return []

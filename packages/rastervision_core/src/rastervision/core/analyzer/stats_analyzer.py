@@ -37,7 +37,7 @@ class StatsAnalyzerConfig(AnalyzerConfig):
         description="Part of the pixels to use, more than 0 and at most 1, in random squares; None: all pixels.",
     )
     chip_sz: int = Field(300, description="Size of the squares.", gt=0)
-    nodata_value: float | None = Field(0, description="Pixel value to leave out; None: none.")
+    nodata_value: float | None = Field(0.0, description="Pixel value to leave out; None: none.")
 
     @model_validator(mode="after")
     def _sample_prob_is_a_part(self) -> Self:
@@ -53,18 +53,24 @@ class StatsAnalyzerConfig(AnalyzerConfig):
 
     def update(self, pipeline: Any = None) -> None:
         """Put the statistics into the analyze folder of the pipeline, if no place is named."""
-        if pipeline is not None and self.output_uri is None:
+        if pipeline is not None and self.output_uri is None and pipeline.analyze_uri:
             self.output_uri = os.path.join(pipeline.analyze_uri, "stats")
 
     def build(self, scene_group: tuple[str, Iterable[str]] | None = None) -> StatsAnalyzer:
         """Build the analyzer of a scene group, given as its name and the ids of its scenes."""
+        stats_uri = self._stats_uri(None if scene_group is None else scene_group[0])
+        return StatsAnalyzer(stats_uri, self.sample_prob, self.chip_sz, self.nodata_value)
+
+    def _stats_uri(self, group: str | None) -> str:
         if self.output_uri is None:
             raise ConfigError("stats_analyzer has no output_uri. Name a folder, or run it in a pipeline.")
-        stats_uri = self.output_uri
-        if not stats_uri.endswith(".json"):
-            group = () if scene_group is None else (scene_group[0],)
-            stats_uri = os.path.join(stats_uri, *group, "stats.json")
-        return StatsAnalyzer(stats_uri, self.sample_prob, self.chip_sz, self.nodata_value)
+        if self.output_uri.endswith(".json"):
+            return self.output_uri
+        return os.path.join(self.output_uri, *(() if group is None else (group,)), "stats.json")
+
+    def get_output_uris(self, scene_group_name: str) -> list[str]:
+        """Return the URI of the stats.json of a scene group."""
+        return [self._stats_uri(scene_group_name)]
 
     def get_bundle_filenames(self) -> list[str]:
         """Return the names of the files that a model bundle needs."""

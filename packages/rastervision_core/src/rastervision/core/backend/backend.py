@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rastervision.pipeline.config import Config, register_config
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rastervision.core.data.dataset_config import DatasetConfig
     from rastervision.core.data.label.labels import Labels
     from rastervision.core.data.scene import Scene
@@ -22,6 +24,10 @@ __all__ = ["Backend", "BackendConfig", "SampleWriter"]
 @register_config("backend")
 class BackendConfig(Config):
     """Configure a `Backend`."""
+
+    def command_config(self, command: str) -> Any:
+        """Return the part of this config that a command depends on, as JSON-compatible values; here all of it."""
+        return self.json()
 
     def build(self, pipeline: RVPipelineConfig, tmp_dir: str) -> Backend:
         """Build the backend of a pipeline; ``tmp_dir`` is a local folder for temporary files."""
@@ -55,8 +61,8 @@ class Backend(ABC):
         """Return a writer of training chips."""
 
     @abstractmethod
-    def chip_dataset(self, dataset: DatasetConfig, chip_options: ChipOptions) -> None:
-        """Write training chips of the scenes of a dataset."""
+    def chip_dataset(self, dataset: DatasetConfig, chip_options: ChipOptions) -> Sequence[str] | None:
+        """Write training chips of the scenes of a dataset; return the URIs of the files, or None."""
 
     @abstractmethod
     def train(self, source_bundle_uri: str | None = None) -> None:

@@ -17,6 +17,7 @@ from rastervision.core.data.label_store.label_store import LabelStoreConfig
 from rastervision.core.data.raster_source.raster_source import RasterSourceConfig
 from rastervision.core.data.utils.misc import match_bboxes
 from rastervision.pipeline.config import Config, ConfigError, register_config
+from rastervision.pipeline.config_tree import own
 from rastervision.pipeline.errors import NotReadableError, RasterVisionError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rastervision.core.data.label_store.label_store import LabelStore
     from rastervision.core.data.raster_source.raster_source import RasterSource
     from rastervision.core.rv_pipeline.rv_pipeline import RVPipelineConfig
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["Scene", "SceneConfig", "naming_scene"]
 
@@ -55,9 +57,20 @@ class SceneConfig(Config):
         """Fill what the scene takes from the pipeline, such as the default label store."""
         if self.label_store is None and pipeline is not None:
             self.label_store = pipeline.get_default_label_store(scene=self)
-        for child in (self.raster_source, self.label_source, self.label_store):
+        for name in ("raster_source", "label_source", "label_store"):
+            child = own(self, name)
             if child is not None:
                 child.update(pipeline=pipeline, scene=self)
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report imagery, labels and AOIs as read; the stored prediction as written by predict and read by eval."""
+        self.report_child_io(command, io_def, only=("raster_source", "label_source"))
+        io_def.add_inputs(self.aoi_uris or ())
+        if command in ("predict", "eval"):
+            if self.label_store is None:
+                io_def.add_missing(f"Scene {self.id!r} has no label_store for its prediction. Give it one.")
+            else:
+                self.label_store.report_io(command, io_def)
 
     def build(self, class_config: ClassConfig, tmp_dir: str | None = None, use_transformers: bool = True) -> Scene:
         """Build the scene.

@@ -1,3 +1,6 @@
+from .chip_classification_evaluation import ChipClassificationEvaluation as ChipClassificationEvaluation
+from .chip_classification_evaluator import ChipClassificationEvaluator as ChipClassificationEvaluator
+from .chip_classification_evaluator import ChipClassificationEvaluatorConfig as ChipClassificationEvaluatorConfig
 from .class_evaluation_item import ClassEvaluationItem as ClassEvaluationItem
 from .classification_evaluation import ClassificationEvaluation as ClassificationEvaluation
 from .classification_evaluator import ClassificationEvaluator as ClassificationEvaluator
@@ -5,6 +8,10 @@ from .classification_evaluator import ClassificationEvaluatorConfig as Classific
 from .evaluation_item import EvaluationItem as EvaluationItem
 from .evaluator import Evaluator as Evaluator
 from .evaluator import EvaluatorConfig as EvaluatorConfig
+from .object_detection_evaluation import ObjectDetectionEvaluation as ObjectDetectionEvaluation
+from .object_detection_evaluation import compute_metrics as compute_metrics
+from .object_detection_evaluator import ObjectDetectionEvaluator as ObjectDetectionEvaluator
+from .object_detection_evaluator import ObjectDetectionEvaluatorConfig as ObjectDetectionEvaluatorConfig
 from .semantic_segmentation_evaluation import SemanticSegmentationEvaluation as SemanticSegmentationEvaluation
 from .semantic_segmentation_evaluator import SemanticSegmentationEvaluator as SemanticSegmentationEvaluator
 from .semantic_segmentation_evaluator import (

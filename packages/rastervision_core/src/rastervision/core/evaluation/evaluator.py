@@ -43,6 +43,10 @@ class EvaluatorConfig(Config):
         root = self.output_uri.rstrip("/")
         return f"{root}/{scene_group_name}/eval.json" if scene_group_name else f"{root}/eval.json"
 
+    def get_output_uris(self, scene_group_name: str) -> list[str]:
+        """Return the URIs of the files that are written for a scene group."""
+        return [self.get_output_uri(scene_group_name)]
+
     def update(self, pipeline: RVPipelineConfig | None = None) -> None:
         """Write where the pipeline writes its evaluations, unless told otherwise."""
         if pipeline is not None and self.output_uri is None:

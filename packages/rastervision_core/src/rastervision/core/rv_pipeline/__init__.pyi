@@ -1,6 +1,13 @@
+from .chip_classification import ChipClassification as ChipClassification
+from .chip_classification import ChipClassificationConfig as ChipClassificationConfig
 from .chip_options import ChipOptions as ChipOptions
 from .chip_options import WindowSamplingConfig as WindowSamplingConfig
 from .chip_options import WindowSamplingMethod as WindowSamplingMethod
+from .object_detection import ObjectDetection as ObjectDetection
+from .object_detection import ObjectDetectionChipOptions as ObjectDetectionChipOptions
+from .object_detection import ObjectDetectionConfig as ObjectDetectionConfig
+from .object_detection import ObjectDetectionPredictOptions as ObjectDetectionPredictOptions
+from .object_detection import ObjectDetectionWindowSamplingConfig as ObjectDetectionWindowSamplingConfig
 from .rv_pipeline import DatasetConfig as DatasetConfig
 from .rv_pipeline import PredictOptions as PredictOptions
 from .rv_pipeline import RVPipeline as RVPipeline

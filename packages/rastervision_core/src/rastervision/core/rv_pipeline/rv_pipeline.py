@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,10 @@ from rastervision.core.data.dataset_config import DatasetConfig
 from rastervision.core.data.scene import SceneConfig
 from rastervision.core.evaluation.evaluator import EvaluatorConfig
 from rastervision.core.rv_pipeline.chip_options import ChipOptions
+from rastervision.core.rv_pipeline.chip_record import ChipRecord
 from rastervision.pipeline.config import Config, ConfigError, register_config
+from rastervision.pipeline.config_tree import is_own, without_gc
+from rastervision.pipeline.default_providers import default_config
 from rastervision.pipeline.pipeline import Pipeline, PipelineConfig
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from rastervision.core.data.label_store.label_store import LabelStoreConfig
     from rastervision.core.data.scene import Scene
     from rastervision.core.data_sample import DataSample
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["DatasetConfig", "PredictOptions", "RVPipeline", "RVPipelineConfig", "SceneConfig", "find_configs"]
 
@@ -68,6 +72,8 @@ class PredictOptions(Config):
 class RVPipelineConfig(PipelineConfig):
     """Configure an `RVPipeline`."""
 
+    command_uri_fields: ClassVar[Sequence[str]] = tuple(f"{command}_uri" for command in ALL_COMMANDS)
+
     dataset: DatasetConfig = Field(description="Classes and scenes.")
     backend: BackendConfig = Field(description="The machine learning library and its model.")
     evaluators: list[EvaluatorConfig] = Field([], description="How predictions are evaluated; the task has a default.")
@@ -91,27 +97,34 @@ class RVPipelineConfig(PipelineConfig):
     def update(self) -> None:
         """Fill what depends on other parts of the pipeline: URIs, label stores, evaluators, analyzers.
 
-        Works on copies of the parts, so that a dataset given to two pipelines is not changed by either;
-        parts that
-        are one object (the dataset of the pipeline and of the backend) stay one. May be called again.
+        Works on copies of what something else refers to as well, so that a dataset given to two pipelines is not
+        changed by either; parts that are one object (the dataset of the pipeline and of the backend) stay one. May
+        be called again.
+
+        Raises:
+            ConfigError: There is no place for statistics that imagery is transformed by.
         """
-        self._own_parts()
         if self.root_uri:
             for command in ALL_COMMANDS:
                 if getattr(self, f"{command}_uri") is None:
                     setattr(self, f"{command}_uri", f"{self.root_uri.rstrip('/')}/{command}")
-        self._add_stats_analyzer()
-        for dataset in self._datasets():
-            self.update_dataset(dataset)
+        with without_gc():
+            self._own_parts()
+            self._add_stats_analyzer()
+            for dataset in self._datasets():
+                self.update_dataset(dataset)
         if not self.evaluators:
             self.evaluators = [self.get_default_evaluator()]
         for part in (*self.analyzers, *self.evaluators, self.backend):
             part.update(pipeline=self)
 
     def _own_parts(self) -> None:
+        """Copy the parts. The dataset, which may be large, is only copied if something outside refers to it."""
         names = ("dataset", "backend", "evaluators", "analyzers", "chip_options", "predict_options")
+        in_backend = sum(d is self.dataset for d in find_configs(self.backend, DatasetConfig))
+        kept = {id(self.dataset): self.dataset} if is_own(self, "dataset", others=in_backend) else {}
         # one deepcopy call, so that objects that were shared between the parts still are
-        copies = copy.deepcopy([self.__dict__[name] for name in names])
+        copies = copy.deepcopy([self.__dict__[name] for name in names], kept)
         self.__dict__.update(zip(names, copies, strict=True))
 
     def _datasets(self) -> list[DatasetConfig]:
@@ -129,14 +142,15 @@ class RVPipelineConfig(PipelineConfig):
         from rastervision.core.data.raster_transformer.stats_transformer import StatsTransformerConfig
 
         sources = [scene.raster_source for scene in self.dataset.all_scenes]
-        transformers = list(find_configs(sources, StatsTransformerConfig))
+        transformers = find_configs(sources, StatsTransformerConfig)
+        analyzers = [a for a in self.analyzers if isinstance(a, StatsAnalyzerConfig)]
         if not self.analyze_uri:
-            if any(t.stats_uri is None for t in transformers):
+            if any(t.stats_uri is None for t in transformers) and not any(a.output_uri for a in analyzers):
                 raise ConfigError(
                     "Imagery is transformed by statistics (stats_transformer), but there is no place to write "
                     "them: analyze_uri is not set. Set root_uri or analyze_uri."
                 )
-        elif transformers and not any(isinstance(a, StatsAnalyzerConfig) for a in self.analyzers):
+        elif not analyzers and next(transformers, None) is not None:
             self.analyzers = [*self.analyzers, StatsAnalyzerConfig()]
 
     def validate_config(self) -> None:
@@ -154,13 +168,26 @@ class RVPipelineConfig(PipelineConfig):
                     "Add one for each scene, or give one for all of them."
                 )
 
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report what a command reads and writes, after `update`; nothing for a command that a subclass adds."""
+        from rastervision.core.rv_pipeline.io import report_command_io
+
+        report_command_io(self, command, io_def)
+
+    def command_config(self, command: str) -> Any:
+        """Return the part of this config that a command depends on, as JSON-compatible values."""
+        from rastervision.core.rv_pipeline.io import get_command_config
+
+        part = get_command_config(self, command)
+        return super().command_config(command) if part is None else part
+
     def get_default_label_store(self, scene: SceneConfig) -> LabelStoreConfig:
-        """Return where predictions of a scene are stored unless it says so itself."""
-        raise NotImplementedError
+        """Return where predictions of a scene are stored unless it says so itself; providers tell it by the task."""
+        return cast("LabelStoreConfig", default_config("label_store", task=self))
 
     def get_default_evaluator(self) -> EvaluatorConfig:
-        """Return how predictions are evaluated unless the pipeline says so."""
-        raise NotImplementedError
+        """Return how predictions are evaluated unless the pipeline says so; providers tell it by the task."""
+        return cast("EvaluatorConfig", default_config("evaluator", task=self))
 
     def get_predict_options(self) -> PredictOptions:
         """Return ``predict_options``, or the defaults of the task."""
@@ -203,6 +230,7 @@ class RVPipeline(Pipeline):
         backend: The backend with its model, once `build_backend` was called.
     """
 
+    all_commands: ClassVar[Sequence[str]] = ALL_COMMANDS
     split_commands: ClassVar[Sequence[str]] = ("chip", "predict")  # type: ignore[misc]
     gpu_commands: ClassVar[Sequence[str]] = ("train", "predict")  # type: ignore[misc]
 
@@ -214,7 +242,7 @@ class RVPipeline(Pipeline):
 
     @property
     def commands(self) -> list[str]:  # type: ignore[override]
-        """The commands that this pipeline needs, in order."""
+        """Those of ``all_commands`` that this pipeline needs, in order."""
         commands = self.config.backend.filter_commands(list(ALL_COMMANDS))
         return [c for c in commands if c != "analyze" or self.config.analyzers]
 
@@ -222,22 +250,28 @@ class RVPipeline(Pipeline):
 
     def analyze(self) -> None:
         """Run each analyzer on each group of scenes, without their raster transformers."""
-        for name, scenes in self._scene_groups():
+        for name, scenes in self.config.dataset.get_groups():
             for analyzer_config in self.config.analyzers:
                 analyzer = analyzer_config.build(scene_group=(name, [s.id for s in scenes]))
                 log.info("analyzing %s: %d scenes", name, len(scenes))
                 analyzer.process([self._build_scene(s, use_transformers=False) for s in scenes], self.tmp_dir)
 
     def chip(self, split_ind: int = 0, num_splits: int = 1) -> None:
-        """Write training chips of the scenes, or of one of ``num_splits`` parts of them."""
+        """Write training chips of the scenes, or of one of ``num_splits`` parts of them, and a `ChipRecord`."""
         if self.config.chip_options is None:
             raise ConfigError("chip_options is not set, so it is not known what chips to write. Set chip_options.")
+        record = ChipRecord(self.config.chip_uri, split_ind, num_splits) if self.config.chip_uri else None
+        if record is not None:
+            record.withdraw()
         dataset = self.config.dataset.get_split_config(split_ind, num_splits)
-        if not dataset.all_scenes:
+        written: Sequence[str] | None = ()
+        if dataset.all_scenes:
+            backend = self.config.backend.build(self.config, self.tmp_dir)
+            written = backend.chip_dataset(dataset, self.config.chip_options)
+        else:
             log.info("no scenes in split %d of %d", split_ind, num_splits)
-            return
-        backend = self.config.backend.build(self.config, self.tmp_dir)
-        backend.chip_dataset(dataset, self.config.chip_options)
+        if record is not None:
+            record.write(written)
 
     def train(self) -> None:
         """Train a model and save it."""
@@ -280,16 +314,14 @@ class RVPipeline(Pipeline):
     def eval(self) -> None:
         """Evaluate the predictions of each group of scenes, except the training scenes.
 
-        Scenes without a label source are left out. Also writes pictures of the first validation scenes.
+        Scenes that are not predicted, or have no label source, are left out. Also writes pictures of the first
+        validation scenes.
         """
-        for name, scenes in self._scene_groups():
-            labelled = [s for s in scenes if s.label_source is not None]
-            if name == "train_scenes" or not labelled:
-                continue
+        for name, scenes in self.config.dataset.get_evaluated_groups():
             for evaluator_config in self.config.evaluators:
-                evaluator = evaluator_config.build(self.config.dataset.class_config, (name, [s.id for s in labelled]))
-                log.info("evaluating %s: %d scenes", name, len(labelled))
-                evaluator.process(self._build_scene(s) for s in labelled)
+                evaluator = evaluator_config.build(self.config.dataset.class_config, (name, [s.id for s in scenes]))
+                log.info("evaluating %s: %d scenes", name, len(scenes))
+                evaluator.process(self._build_scene(s) for s in scenes)
         self.write_previews()
 
     def write_previews(self) -> None:
@@ -333,19 +365,3 @@ class RVPipeline(Pipeline):
 
     def _build_scene(self, scene_config: SceneConfig, use_transformers: bool = True) -> Scene:
         return scene_config.build(self.config.dataset.class_config, self.tmp_dir, use_transformers=use_transformers)
-
-    def _scene_groups(self) -> Iterator[tuple[str, list[SceneConfig]]]:
-        """Yield the name and scenes of each group that has any, in the order of the dataset."""
-        dataset = self.config.dataset
-        splits = {
-            "train_scenes": dataset.train_scenes,
-            "validation_scenes": dataset.validation_scenes,
-            "test_scenes": dataset.test_scenes,
-        }
-        for name, ids in dataset.scene_groups.items():
-            # one id may name a training and a validation scene: the group of a split means the scene of that
-            # split
-            unique = {s.id: s for s in reversed(splits.get(name, dataset.all_scenes))}
-            group = [s for s in reversed(unique.values()) if s.id in ids]
-            if group:
-                yield name, group

@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 from rastervision.core.data.label_store.semantic_segmentation_label_store import (
     SemanticSegmentationLabelStoreConfig,
 )
-from rastervision.core.evaluation.semantic_segmentation_evaluator import SemanticSegmentationEvaluatorConfig
 from rastervision.core.rv_pipeline.chip_options import ChipOptions
 from rastervision.core.rv_pipeline.rv_pipeline import PredictOptions, RVPipeline, RVPipelineConfig
 from rastervision.core.utils.types import NonNegInt, Proportion
 from rastervision.pipeline.config import ConfigError, register_config
+from rastervision.pipeline.config_tree import own
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rastervision.core.data.dataset_config import DatasetConfig
     from rastervision.core.data.label.labels import Labels
     from rastervision.core.data.scene import Scene, SceneConfig
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = [
     "SemanticSegmentation",
@@ -115,8 +116,9 @@ class SemanticSegmentationConfig(RVPipelineConfig):
 
     def update_dataset(self, dataset: DatasetConfig) -> None:
         """Give the dataset a null class for pixels without label, and what scenes take from the pipeline."""
-        dataset.class_config.ensure_null_class()
+        own(dataset, "class_config").ensure_null_class()
         super().update_dataset(dataset)
+        self._check_vector_outputs(dataset)
 
     def validate_config(self) -> None:
         """Check that there is a null class and that class ids in options exist.
@@ -138,13 +140,35 @@ class SemanticSegmentationConfig(RVPipelineConfig):
                 f"chip_options.target_class_ids has {unknown}, but the class ids are 0 to {len(class_config) - 1}."
             )
 
-    def get_default_label_store(self, scene: SceneConfig) -> SemanticSegmentationLabelStoreConfig:
-        """Return a store that writes class ids as a GeoTIFF."""
-        return SemanticSegmentationLabelStoreConfig()
+    @staticmethod
+    def _check_vector_outputs(dataset: DatasetConfig) -> None:
+        num_classes = len(dataset.class_config)
+        for scene in dataset.all_scenes:
+            for output in getattr(scene.label_store, "vector_output", ()):
+                if not 0 <= output.class_id < num_classes:
+                    raise ConfigError(
+                        f"Scene {scene.id!r}: label_store.vector_output has the class id {output.class_id}, but they "
+                        f"are 0 to {num_classes - 1}."
+                    )
 
-    def get_default_evaluator(self) -> SemanticSegmentationEvaluatorConfig:
-        """Return an evaluator of the class of each pixel."""
-        return SemanticSegmentationEvaluatorConfig()
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report what a command reads and writes, with the polygons of predictions and the pictures of eval."""
+        super().report_io(command, io_def)
+        if command == "predict":
+            for scene in self.dataset.get_command_scenes(command):
+                if isinstance(scene.label_store, SemanticSegmentationLabelStoreConfig):
+                    io_def.add_outputs(scene.label_store.get_vector_uris(self.dataset.class_config))
+        elif command == "eval":
+            io_def.add_outputs(uri for _, uri in self.get_previews())
+
+    def get_previews(self) -> list[tuple[SceneConfig, str]]:
+        """Return the scenes of which eval makes pictures, the first labelled validation scenes, with their URIs."""
+        from rastervision.core.evaluation.preview import preview_uri
+
+        if not self.eval_uri:
+            return []
+        scenes = [s for s in self.dataset.validation_scenes if s.label_source is not None][:NUM_PREVIEWS]
+        return [(scene, preview_uri(self.eval_uri, scene.id)) for scene in scenes]
 
     def get_predict_options(self) -> SemanticSegmentationPredictOptions:
         """Return ``predict_options``, or the defaults."""
@@ -165,13 +189,8 @@ class SemanticSegmentation(RVPipeline):
 
     def write_previews(self) -> None:
         """Write ``<eval_uri>/<id>.png`` with image, labels and prediction of the first validation scenes."""
-        from rastervision.core.evaluation.preview import preview_uri, write_preview
+        from rastervision.core.evaluation.preview import write_preview
 
-        scenes = [s for s in self.config.dataset.validation_scenes if s.label_source is not None][:NUM_PREVIEWS]
-        if not self.config.eval_uri:
-            return
-        for scene_config in scenes:
-            scene = self._build_scene(scene_config)
-            uri = preview_uri(self.config.eval_uri, scene.id)
-            write_preview(scene, self.config.dataset.class_config, uri)
+        for scene_config, uri in self.config.get_previews():
+            write_preview(self._build_scene(scene_config), self.config.dataset.class_config, uri)
             log.info("wrote %s", uri)

@@ -1,4 +1,5 @@
 from .atomic import replacing as replacing
+from .file_system import FileInfo as FileInfo
 from .file_system import FileSystem as FileSystem
 from .file_system import NotReadableError as NotReadableError
 from .file_system import NotWritableError as NotWritableError

@@ -7,15 +7,31 @@ URI scheme as name.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rastervision.pipeline.errors import NotReadableError, NotWritableError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
-__all__ = ["FileSystem", "NotReadableError", "NotWritableError"]
+__all__ = ["FileInfo", "FileSystem", "NotReadableError", "NotWritableError"]
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What is known of a file or folder without reading it.
+
+    Args:
+        tag: Text that changes when the content does: size and time of last change, or an etag; None if not known.
+        is_dir: Whether it is a folder.
+    """
+
+    tag: str | None = None
+    is_dir: bool = False
 
 
 class FileSystem(ABC):
@@ -102,3 +118,36 @@ class FileSystem(ABC):
     @abstractmethod
     def list_paths(uri: str, ext: str | None = None) -> list[str]:
         """Return the sorted URIs of the entries of a folder whose names end in ``ext``."""
+
+    # -- what planning asks; file systems that know sizes, dates or etags override these ------------------------
+
+    @classmethod
+    def file_info(cls, uri: str) -> FileInfo | None:
+        """Return what is at a URI; None if there is nothing.
+
+        Raises:
+            Exception: It cannot be told, for want of permission or of a network, say.
+        """
+        return FileInfo() if cls.file_exists(uri) else None
+
+    @classmethod
+    def folder_info(cls, uri: str) -> FileInfo | None:
+        """Return what is known of all that is in a folder, hidden entries left out; None if there is nothing.
+
+        Raises:
+            Exception: It cannot be told.
+        """
+        if paths := sorted(cls.list_paths(uri)):
+            return FileInfo(hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16], is_dir=True)
+        return FileInfo() if cls.file_exists(uri, include_dir=False) else None
+
+    @classmethod
+    def files_info(cls, uris: Iterable[str]) -> dict[str, FileInfo | Exception | None]:
+        """Return `file_info` of many URIs, or why it cannot be told.
+
+        Here a folder is listed if many of the URIs are in it, and the other URIs are asked for in parallel. An
+        override that lists folders should give the same tags as `file_info`.
+        """
+        from rastervision.pipeline.file_system.many import files_info
+
+        return files_info(cls, uris)

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from rastervision.pipeline.errors import NotReadableError, NotWritableError
 from rastervision.pipeline.file_system.atomic import replacing
-from rastervision.pipeline.file_system.file_system import FileSystem
+from rastervision.pipeline.file_system.file_system import FileInfo, FileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TIMEOUT_S = 60
+_INFO_TIMEOUT_S = 10
 _ATTEMPTS = 3
 _FIRST_WAIT_S = 0.5
 # a server that answers so may answer better in a moment: RFC 9110, and 429 of RFC 6585
@@ -42,10 +43,10 @@ class _Truncated(OSError):
     """The connection ended before the whole body came."""
 
 
-def _open(uri: str, method: str = "GET", **kwargs: Any) -> http.client.HTTPResponse:
+def _open(uri: str, method: str = "GET", timeout_s: float = _TIMEOUT_S, **kwargs: Any) -> http.client.HTTPResponse:
     headers = {"User-Agent": "rastervision", **kwargs.pop("headers", {})}
     request = urllib.request.Request(uri, method=method, headers=headers)
-    return urllib.request.urlopen(request, timeout=_TIMEOUT_S, **kwargs)
+    return urllib.request.urlopen(request, timeout=timeout_s, **kwargs)
 
 
 def _retrying(uri: str, action: Callable[[], T]) -> T:
@@ -109,6 +110,14 @@ def _name(uri: str) -> str:
 
 def _read_only(uri: str) -> NoReturn:
     raise NotWritableError(f"Cannot write {uri}: http(s) URIs are read only. Name a local path or another file system.")
+
+
+def _http_tag(headers: Any) -> str | None:
+    if etag := headers.get("ETag"):
+        return str(etag)
+    size = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length")
+    modified = headers.get("Last-Modified")
+    return f"{size}-{modified}" if modified else None
 
 
 class HttpFileSystem(FileSystem):
@@ -197,6 +206,29 @@ class HttpFileSystem(FileSystem):
         parts = urlsplit(uri)
         segments = [s for s in unquote(parts.path).split("/") if s not in ("", ".", "..")]
         return os.path.join(download_dir, "http", parts.netloc, *segments)
+
+    @classmethod
+    @override
+    def file_info(cls, uri: str) -> FileInfo | None:
+        """Return the etag or date and size that the server tells; None if it says that there is nothing.
+
+        Raises:
+            NotReadableError: It says something else, or cannot be reached.
+        """
+        # some servers, and URIs signed for reading, refuse HEAD
+        requests: tuple[dict[str, Any], ...] = ({"method": "HEAD"}, {"headers": {"Range": "bytes=0-0"}})
+        for request in requests:
+            try:
+                with _open(uri, timeout_s=_INFO_TIMEOUT_S, **request) as response:
+                    return FileInfo(_http_tag(response.headers))
+            except urllib.error.HTTPError as e:
+                e.close()
+                code, reason = e.code, e.reason
+            except (OSError, http.client.HTTPException, ValueError) as e:
+                raise NotReadableError(f"Cannot read {uri}: {getattr(e, 'reason', None) or e}.") from e
+        if code in (404, 410):
+            return None
+        raise NotReadableError(f"Cannot read {uri}: the server answered {code} {reason}.")
 
     @staticmethod
     def last_modified(uri: str) -> datetime | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import shutil
-from contextlib import contextmanager
+import stat
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -15,10 +17,11 @@ from typing_extensions import override
 
 from rastervision.pipeline.errors import NotReadableError, NotWritableError
 from rastervision.pipeline.file_system.atomic import TMP_PREFIX, replacing
-from rastervision.pipeline.file_system.file_system import FileSystem
+from rastervision.pipeline.file_system.file_system import FileInfo, FileSystem
+from rastervision.pipeline.file_system.many import info_or_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["LocalFileSystem", "make_dir", "progressbar"]
 
@@ -147,35 +150,35 @@ class LocalFileSystem(FileSystem):
 
     @staticmethod
     @override
-    def read_str(uri: str) -> str:
-        data = LocalFileSystem.read_bytes(uri)
+    def read_str(file_uri: str) -> str:
+        data = LocalFileSystem.read_bytes(file_uri)
         try:
             return data.decode()
         except UnicodeDecodeError as e:
-            raise NotReadableError(f"{uri} is not a UTF-8 text file.") from e
+            raise NotReadableError(f"{file_uri} is not a UTF-8 text file.") from e
 
     @staticmethod
     @override
-    def read_bytes(uri: str) -> bytes:
+    def read_bytes(file_uri: str) -> bytes:
         try:
-            with open(_path(uri), "rb") as f:
+            with open(_path(file_uri), "rb") as f:
                 return f.read()
         except OSError as e:
-            raise NotReadableError(f"Cannot read {uri}: {_reason(e)}.") from e
+            raise NotReadableError(f"Cannot read {file_uri}: {_reason(e)}.") from e
 
     @staticmethod
     @override
-    def write_str(uri: str, data: str) -> None:
-        LocalFileSystem.write_bytes(uri, data.encode())
+    def write_str(file_uri: str, data: str) -> None:
+        LocalFileSystem.write_bytes(file_uri, data.encode())
 
     @staticmethod
     @override
-    def write_bytes(uri: str, data: bytes) -> None:
+    def write_bytes(file_uri: str, data: bytes) -> None:
         try:
-            with replacing(_path(uri)) as tmp, open(tmp, "wb") as f:
+            with replacing(_path(file_uri)) as tmp, open(tmp, "wb") as f:
                 f.write(data)
         except OSError as e:
-            raise NotWritableError(f"Cannot write {uri}: {_reason(e)}.") from e
+            raise NotWritableError(f"Cannot write {file_uri}: {_reason(e)}.") from e
 
     @staticmethod
     @override
@@ -236,3 +239,40 @@ class LocalFileSystem(FileSystem):
             return []
         names = fnmatch.filter(os.listdir(path), f"*{ext or ''}")
         return [os.path.join(uri, name) for name in sorted(names) if not name.startswith(".")]
+
+    @classmethod
+    @override
+    def file_info(cls, uri: str) -> FileInfo | None:
+        try:
+            found = os.stat(_path(uri))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return FileInfo(_tag(found), stat.S_ISDIR(found.st_mode))
+
+    @classmethod
+    @override
+    def folder_info(cls, uri: str) -> FileInfo | None:
+        info = cls.file_info(uri)
+        if info is None or not info.is_dir:
+            return info
+        root = _path(uri)
+        os.scandir(root).close()  # os.walk would take a folder that may not be read for an empty one
+        digest, empty = hashlib.sha256(), True
+        for folder, subfolders, names in os.walk(root):
+            # __pycache__: running the code of a folder does not change it
+            subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != "__pycache__")
+            for name in sorted(n for n in names if not n.startswith(".")):
+                path = os.path.join(folder, name)
+                with suppress(FileNotFoundError):
+                    digest.update(f"{os.path.relpath(path, root)}\0{_tag(os.stat(path))}\n".encode())
+                    empty = False
+        return None if empty else FileInfo(digest.hexdigest()[:16], is_dir=True)
+
+    @classmethod
+    @override
+    def files_info(cls, uris: Iterable[str]) -> dict[str, FileInfo | Exception | None]:
+        return {uri: info_or_error(cls, uri) for uri in uris}  # cheaper than a listing of what may be much more
+
+
+def _tag(found: os.stat_result) -> str:
+    return f"{found.st_size}-{found.st_mtime_ns}"

@@ -15,9 +15,10 @@ from collections import deque
 from typing import IO, TYPE_CHECKING, Any
 
 from rastervision.pipeline.errors import RunError
+from rastervision.pipeline.runner.terminal_lines import TerminalLines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["Child", "end_with_parent", "exit_status", "run_program", "sigterm_as_exit"]
 
@@ -25,7 +26,8 @@ END_WITH_PARENT = "RASTERVISION_END_WITH_PARENT"
 TAIL_LINES = 50
 _GRACE_S = 10.0
 _SHOW_CURSOR = "\x1b[?25h"
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_LABELLED = "labelled"
+_WARNING = re.compile(r"\d\d:\d\d:\d\d (WARNING|ERROR|CRITICAL) ")  # as setup_logging writes them
 _write_lock = threading.Lock()
 
 
@@ -83,9 +85,10 @@ def end_with_parent() -> bool:
     The parent holds the other end of our standard input and never writes to it.
 
     Returns:
-        Whether this process was started as a `Child`.
+        Whether this process was started as a `Child` whose lines the parent puts a label before.
     """
-    if os.environ.pop(END_WITH_PARENT, None) is None:
+    started_as = os.environ.pop(END_WITH_PARENT, None)
+    if started_as is None:
         return False
 
     def watch() -> None:
@@ -100,7 +103,7 @@ def end_with_parent() -> bool:
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="end with parent", daemon=True).start()
-    return True
+    return started_as == _LABELLED
 
 
 class Child:
@@ -111,13 +114,26 @@ class Child:
         label: Put before each line of output, to tell children apart that run side by side; if empty, the
             output is passed on as it is and progress bars work.
         env: Environment variables besides our own.
+        on_line: Called with each line of output, from other threads; control codes and what progress bars
+            draw over are left out.
+        quiet: With a label: of what the child writes to stderr, pass on only warnings and errors that it logs.
     """
 
-    def __init__(self, args: Sequence[str], label: str = "", env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        args: Sequence[str],
+        label: str = "",
+        env: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+        quiet: bool = False,
+    ) -> None:
         self.label = label
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._on_line = on_line
+        self._quiet = quiet
         self._pumps: list[threading.Thread] = []
-        full_env = {**os.environ, **(env or {}), END_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"}
+        started_as = _LABELLED if label else "1"
+        full_env = {**os.environ, **(env or {}), END_WITH_PARENT: started_as, "PYTHONUNBUFFERED": "1"}
         terminal = None if label else _open_terminal()
         self._has_terminal = terminal is not None
         try:
@@ -134,11 +150,11 @@ class Child:
             if terminal:
                 os.close(terminal[1])
         if terminal:
-            self._pump(os.fdopen(terminal[0], "rb", buffering=0), sys.stderr)
+            self._pump(os.fdopen(terminal[0], "rb", buffering=0), "stderr")
         elif self._process.stderr is not None:
-            self._pump(self._process.stderr, sys.stderr)
+            self._pump(self._process.stderr, "stderr")
         if self._process.stdout is not None:
-            self._pump(self._process.stdout, sys.stdout)
+            self._pump(self._process.stdout, "stdout")
 
     def wait(self) -> int:
         """Wait for the end and for all output; return the exit code, negative for a signal."""
@@ -149,7 +165,7 @@ class Child:
         if self._process.stdin is not None:
             self._process.stdin.close()
         if self._has_terminal and returncode < 0:
-            _write(sys.stderr, _SHOW_CURSOR)  # a progress bar hides it, and had no time to bring it back
+            _write("stderr", _SHOW_CURSOR)  # a progress bar hides it, and had no time to bring it back
         return returncode
 
     def terminate(self) -> None:
@@ -173,36 +189,37 @@ class Child:
             child.kill()
             child.wait()
 
-    def _pump(self, source: IO[bytes], sink: Any) -> None:
-        thread = threading.Thread(target=self._pass_on, args=(source, sink), daemon=True)
+    def _pump(self, source: IO[bytes], stream: str) -> None:
+        thread = threading.Thread(target=self._pass_on, args=(source, stream), daemon=True)
         thread.start()
         self._pumps.append(thread)
 
-    def _pass_on(self, source: IO[bytes], sink: Any) -> None:
+    def _pass_on(self, source: IO[bytes], stream: str) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        line = ""
+        lines = TerminalLines()
         # EIO is how a pseudo terminal says that the other side is gone
         with contextlib.suppress(OSError, ValueError), source:
             while chunk := os.read(source.fileno(), 65536):
                 text = decoder.decode(chunk)
                 if not self.label:
-                    _write(sink, text)
-                *lines, line = (line + text).split("\n")
-                for whole in lines:
-                    self._take(whole, sink)
-        if line:
-            self._take(line, sink)
+                    _write(stream, text)
+                for line in lines.feed(text):
+                    self._take(line, stream)
+        for line in lines.finish():
+            self._take(line, stream)
 
-    def _take(self, raw: str, sink: Any) -> None:
-        # a progress bar rewrites its line: what counts is what stood there last
-        text = _CONTROL.sub("", raw.rstrip("\r").rpartition("\r")[2])
-        if text.strip():
-            self.tail.append(text)
-        if self.label:
-            _write(sink, f"[{self.label}] {text}\n")
+    def _take(self, line: str, stream: str) -> None:
+        if line.strip():
+            self.tail.append(line)
+        if self._on_line is not None:
+            self._on_line(line)
+        if self.label and (stream == "stdout" or not self._quiet or _WARNING.match(line)):
+            _write(stream, f"[{self.label}] {line}\n")
 
 
-def _write(sink: Any, text: str) -> None:
+def _write(stream: str, text: str) -> None:
+    # looked up each time: a table that is shown puts itself in their place
+    sink = getattr(sys, stream)
     with _write_lock, contextlib.suppress(OSError, ValueError):
         sink.write(text)
         sink.flush()

@@ -7,18 +7,26 @@ that the command line shall know it by.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from rastervision.pipeline.run_plan import RunPlan, plan
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rastervision.pipeline.pipeline import Pipeline
+    from rastervision.pipeline.run_plan import RunOptions, Step
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "linear_plan", "run_dag_of", "step_name"]
 
 
 class Runner(ABC):
-    """Carries out the commands of a pipeline."""
+    """Carries out the commands of a pipeline.
+
+    A runner that can carry out a plan over several pipelines has a method
+    ``run_dag(plan: RunPlan, options: RunOptions) -> None`` too; see `LocalRunner`.
+    """
 
     #: Whether `run` returns only once all commands are done; then the outputs can be summed up.
     blocking: ClassVar[bool] = False
@@ -56,3 +64,29 @@ class Runner(ABC):
         Raises:
             RunError: The program cannot be run or fails.
         """
+
+
+def linear_plan(cfg_json_uri: str, pipeline: Pipeline, commands: Sequence[str], num_splits: int = 1) -> RunPlan:
+    """Return the plan for the arguments of `Runner.run`: one command after the other."""
+    steps = plan(pipeline, commands, num_splits)
+    return RunPlan(tuple(replace(step, cfg_json_uri=cfg_json_uri) for step in steps), {cfg_json_uri: pipeline})
+
+
+def step_name(step: Step, with_part: bool = True) -> str:
+    """Return how a step is called in messages, as in "predict 1/2 from s3://bucket/experiment"."""
+    what = str(step) if with_part else step.command
+    return f"{what} from {step.pipeline_id}" if step.pipeline_id else what
+
+
+def run_dag_of(runner: Runner) -> Callable[[RunPlan, RunOptions], None] | None:
+    """Return the method of a runner that carries out plans; None if it has none.
+
+    One that is inherited, by a class that has its own ``run``, does not do what that class is there for.
+    """
+    for cls in type(runner).__mro__:
+        if "run_dag" in vars(cls):
+            run_dag: Callable[[RunPlan, RunOptions], None] = runner.run_dag  # type: ignore[attr-defined]
+            return run_dag
+        if "run" in vars(cls):
+            return None
+    return None

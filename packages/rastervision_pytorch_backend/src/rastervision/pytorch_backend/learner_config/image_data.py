@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,9 @@ from rastervision.pipeline.errors import ConfigError, NotReadableError
 from rastervision.pipeline.lazy import load_object
 from rastervision.pytorch_backend.learner_config.data import DATA_MODULE, DataConfig
 from rastervision.pytorch_backend.learner_config.model import PLUGIN
+
+if TYPE_CHECKING:
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["ImageDataConfig"]
 
@@ -55,6 +58,14 @@ class ImageDataConfig(DataConfig):
                     "Give one number for all groups, or one for each."
                 )
         return self
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report the chips as read by train."""
+        if command == "train":
+            for uri in self.group_uris if self.group_uris is not None else [self.uri]:
+                for one in uri if isinstance(uri, list) else [uri]:
+                    io_def.add_input(one, "file" if one is not None and one.lower().endswith(".zip") else "dir")
+        super().report_io(command, io_def)
 
     def get_group_train_sizes(self) -> list[tuple[int | None, float | None]]:
         """Return for each group how many training chips to use: a number or None, a fraction or None.

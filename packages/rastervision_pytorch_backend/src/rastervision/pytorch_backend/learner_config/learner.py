@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,9 @@ from rastervision.pipeline.lazy import load_object
 from rastervision.pytorch_backend.learner_config.data import DataConfig
 from rastervision.pytorch_backend.learner_config.model import PLUGIN, ModelConfig
 from rastervision.pytorch_backend.learner_config.solver import SolverConfig
+
+if TYPE_CHECKING:
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["LearnerConfig"]
 
@@ -50,6 +53,13 @@ class LearnerConfig(Config):
             )
         return self
 
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report data and start of training as read, and the bundle as written, by train."""
+        if command == "train":
+            super().report_io(command, io_def)
+            if self.save_model_bundle and self.output_uri is not None:
+                io_def.add_output(self.get_model_bundle_uri())
+
     def build(
         self,
         tmp_dir: str | None = None,
@@ -69,10 +79,15 @@ class LearnerConfig(Config):
 
         Raises:
             MissingPackageError: rastervision_pytorch_learner is not installed.
+            ConfigError: It has no learner for the task.
         """
         if self.learner_class is None:
             raise NotImplementedError(f"{type(self).__name__} names no learner; use the config of a task.")
-        return load_object(self.learner_class)(
+        try:
+            learner_class = load_object(self.learner_class)
+        except AttributeError as e:
+            raise ConfigError(f"{type(self).__name__} has no learner in this release, so it cannot be built yet.") from e
+        return learner_class(
             self,
             tmp_dir=tmp_dir,
             model_weights_path=model_weights_path,

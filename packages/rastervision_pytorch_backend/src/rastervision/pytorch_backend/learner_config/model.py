@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from rastervision.pipeline.config import Config, register_config
 from rastervision.pipeline.errors import ConfigError
 from rastervision.pipeline.lazy import load_object
+
+if TYPE_CHECKING:
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["PLUGIN", "Backbone", "ExternalModuleConfig", "ModelConfig"]
 
@@ -102,6 +105,11 @@ class ExternalModuleConfig(Config):
             )
         return self
 
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report the code as read by train; it is in the bundle that other commands use."""
+        if command == "train" and self.uri is not None:
+            io_def.add_input(self.uri, "file" if self.uri.lower().endswith(".zip") else "dir")
+
     def build(self, save_dir: str, hubconf_dir: str | None = None, ddp_rank: int | None = None) -> Any:
         """Fetch the code and return what the entrypoint returns.
 
@@ -126,6 +134,12 @@ class ModelConfig(Config):
         None, description="Where the model is defined, if it is not one of torchvision; overrides backbone."
     )
     extra_args: dict[str, Any] = Field({}, description="More keyword arguments of the function that makes the model.")
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report weights and code to start from as read by train."""
+        if command == "train":
+            io_def.add_input(self.init_weights)
+        super().report_io(command, io_def)
 
     def get_backbone_str(self) -> str:
         """Return the name of the backbone."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -21,6 +22,7 @@ from rastervision.pipeline.config import register_config, save_pipeline_config
 from rastervision.pipeline.errors import RasterVisionError, RunError
 from rastervision.pipeline.file_system.utils import file_exists, str_to_file
 from rastervision.pipeline.pipeline import Pipeline, PipelineConfig
+from rastervision.pipeline.run_plan import RunOptions, RunPlan, Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ContractPipeline", "ContractPipelineConfig", "RunnerContract"]
 
 How = Literal["error", "bug", "exit"]
+_MEETING_TIMEOUT_S = 120.0
 
 
 @register_config("runner_contract_pipeline", plugin="rastervision.testing")
@@ -38,6 +41,9 @@ class ContractPipelineConfig(PipelineConfig):
 
     fail_in: str | None = Field(None, description="Command that fails.")
     fail_how: How = Field("error", description="Raise an error of ours, any other error, or end the process.")
+    fail_times: int | None = Field(None, description="How often it fails before it succeeds; always if None.")
+    needs: list[str] = Field([], description="URIs that have to be there when a command begins.")
+    meets: list[str] = Field([], description="URIs for which a command waits before it ends.")
 
     def build(self, tmp_dir: str) -> ContractPipeline:
         """Build the pipeline."""
@@ -72,7 +78,10 @@ class ContractPipeline(Pipeline):
             raise RasterVisionError(f"{name} is not done yet.")
 
     def _done(self, name: str) -> None:
-        if self.config.fail_in is not None and name.startswith(self.config.fail_in):
+        for uri in self.config.needs:
+            if not file_exists(uri):
+                raise RasterVisionError(f"{uri} is not there yet.")
+        if self._is_to_fail(name):
             if self.config.fail_how == "exit":
                 os._exit(7)
             error = RasterVisionError if self.config.fail_how == "error" else KeyError
@@ -80,6 +89,22 @@ class ContractPipeline(Pipeline):
         if not os.path.isdir(self.tmp_dir):
             raise RasterVisionError(f"The temporary folder {self.tmp_dir} does not exist.")
         str_to_file(name, f"{self.config.root_uri}/{name}")
+        deadline = time.monotonic() + _MEETING_TIMEOUT_S
+        while not all(map(file_exists, self.config.meets)):
+            if time.monotonic() > deadline:
+                raise RasterVisionError(f"{name} waited in vain for {self.config.meets}.")
+            time.sleep(0.05)
+
+    def _is_to_fail(self, name: str) -> bool:
+        if self.config.fail_in is None or not name.startswith(self.config.fail_in):
+            return False
+        times = 0
+        while file_exists(f"{self.config.root_uri}/{name}-failed-{times}.json"):
+            times += 1
+        if times == self.config.fail_times:
+            return False
+        str_to_file("", f"{self.config.root_uri}/{name}-failed-{times}.json")
+        return True
 
 
 class RunnerContract:
@@ -87,6 +112,8 @@ class RunnerContract:
 
     #: Whether commands run in other processes, so that one that ends its process can be told of.
     own_processes: bool = False
+    #: Whether steps that do not need each other run side by side.
+    side_by_side: bool = False
 
     @pytest.fixture
     def runner(self) -> Runner:
@@ -104,6 +131,22 @@ class RunnerContract:
         save_pipeline_config(cfg, cfg.get_config_uri())
         with tempfile.TemporaryDirectory() as tmp_dir:
             runner.run(cfg.get_config_uri(), cfg.build(tmp_dir), commands, num_splits=num_splits)
+
+    def _run_dag(
+        self, runner: Runner, cfgs: dict[str, ContractPipelineConfig], steps: list[Step], options: RunOptions
+    ) -> None:
+        """Run steps whose ``pipeline_id`` is a key of ``cfgs``."""
+        import tempfile
+
+        run_dag = getattr(runner, "run_dag", None)
+        if run_dag is None:
+            pytest.skip("the runner carries out one command after the other")
+        for cfg in cfgs.values():
+            save_pipeline_config(cfg, cfg.get_config_uri())
+        with tempfile.TemporaryDirectory() as tmp_dir:
+            pipelines = {cfg.get_config_uri(): cfg.build(tmp_dir) for cfg in cfgs.values()}
+            placed = [replace(s, cfg_json_uri=cfgs[s.pipeline_id].get_config_uri()) for s in steps]
+            run_dag(RunPlan(tuple(placed), pipelines), options)
 
     def _outputs(self, root_uri: str) -> list[str]:
         from rastervision.pipeline.file_system.utils import list_paths
@@ -154,6 +197,74 @@ class RunnerContract:
     def test_unknown_commands_are_refused_before_anything_runs(self, runner: Runner, root_uri: str) -> None:
         with pytest.raises(RasterVisionError, match="fourth"):
             self._run(runner, ContractPipelineConfig(root_uri=root_uri), ["first", "fourth"])
+
+        assert self._outputs(root_uri) == []
+
+    def test_a_plan_over_several_pipelines_is_carried_out_in_its_order(self, runner: Runner, root_uri: str) -> None:
+        a = ContractPipelineConfig(root_uri=f"{root_uri}/a")
+        b = ContractPipelineConfig(root_uri=f"{root_uri}/b", needs=[f"{root_uri}/a/third"])
+        steps = [
+            Step(3, "first", pipeline_id="a"),
+            Step(4, "second", 0, 2, needs=(3,), gpu=True, pipeline_id="a"),
+            Step(5, "second", 1, 2, needs=(3,), gpu=True, pipeline_id="a"),
+            Step(6, "third", needs=(4, 5), pipeline_id="a"),
+            Step(0, "first", needs=(6,), pipeline_id="b"),
+            Step(1, "third", needs=(0,), pipeline_id="b"),
+        ]
+
+        self._run_dag(runner, {"a": a, "b": b}, steps, RunOptions())
+
+        assert self._outputs(f"{root_uri}/a") == ["first", "second-0-of-2", "second-1-of-2", "third"]
+        assert self._outputs(f"{root_uri}/b") == ["first", "third"]
+
+    def test_steps_that_do_not_need_each_other_run_side_by_side(self, runner: Runner, root_uri: str) -> None:
+        if not self.side_by_side:
+            pytest.skip("the runner carries out one step after the other")
+        uris = [f"{root_uri}/a/first", f"{root_uri}/b/first"]
+        cfgs = {name: ContractPipelineConfig(root_uri=f"{root_uri}/{name}", meets=uris) for name in ("a", "b")}
+
+        self._run_dag(
+            runner, cfgs, [Step(0, "first", pipeline_id="a"), Step(1, "first", pipeline_id="b")], RunOptions(jobs=2)
+        )
+
+        assert self._outputs(f"{root_uri}/a") == self._outputs(f"{root_uri}/b") == ["first"]
+
+    @pytest.mark.parametrize("how", ["error", "bug", "exit"])
+    def test_a_step_that_fails_stops_those_that_need_it(self, runner: Runner, root_uri: str, how: How) -> None:
+        if how == "exit" and not self.own_processes:
+            pytest.skip("the command would end the test too")
+        a = ContractPipelineConfig(root_uri=f"{root_uri}/a", fail_in="first", fail_how=how)
+        b = ContractPipelineConfig(root_uri=f"{root_uri}/b")
+        steps = [
+            Step(0, "first", pipeline_id="a"),
+            Step(1, "third", needs=(0,), pipeline_id="a"),
+            Step(2, "third", needs=(1,), pipeline_id="b"),
+        ]
+
+        with pytest.raises((RunError, RasterVisionError, KeyError)):
+            self._run_dag(runner, {"a": a, "b": b}, steps, RunOptions(jobs=2))
+
+        assert self._outputs(f"{root_uri}/a") == self._outputs(f"{root_uri}/b") == []
+
+    def test_a_step_that_fails_is_tried_again_as_often_as_told(self, runner: Runner, root_uri: str) -> None:
+        cfg = ContractPipelineConfig(root_uri=root_uri, fail_in="second-1", fail_times=2)
+        steps = [
+            Step(0, "first", pipeline_id="a"),
+            Step(1, "second", 0, 2, needs=(0,), pipeline_id="a"),
+            Step(2, "second", 1, 2, needs=(0,), pipeline_id="a"),
+            Step(3, "third", needs=(1, 2), pipeline_id="a"),
+        ]
+
+        self._run_dag(runner, {"a": cfg}, steps, RunOptions(retries=2))
+
+        assert self._outputs(root_uri) == ["first", "second-0-of-2", "second-1-of-2", "third"]
+
+    def test_a_step_that_keeps_failing_ends_the_run(self, runner: Runner, root_uri: str) -> None:
+        cfg = ContractPipelineConfig(root_uri=root_uri, fail_in="first", fail_times=2)
+        steps = [Step(0, "first", pipeline_id="a"), Step(1, "third", needs=(0,), pipeline_id="a")]
+
+        with pytest.raises(RasterVisionError):
+            self._run_dag(runner, {"a": cfg}, steps, RunOptions(retries=1))
 
         assert self._outputs(root_uri) == []
 

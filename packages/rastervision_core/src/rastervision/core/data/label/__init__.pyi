@@ -1,4 +1,8 @@
+from .chip_classification_labels import ChipClassificationLabels as ChipClassificationLabels
+from .chip_classification_labels import ClassificationLabel as ClassificationLabel
 from .labels import Labels as Labels
+from .np_box_list import NpBoxList as NpBoxList
+from .object_detection_labels import ObjectDetectionLabels as ObjectDetectionLabels
 from .semantic_segmentation_labels import (
     SemanticSegmentationDiscreteLabels as SemanticSegmentationDiscreteLabels,
 )

@@ -1,5 +1,11 @@
+from .chip_classification_label_source import ChipClassificationLabelSource as ChipClassificationLabelSource
+from .chip_classification_label_source import ChipClassificationLabelSourceConfig as ChipClassificationLabelSourceConfig
+from .chip_classification_label_source import infer_cells as infer_cells
+from .chip_classification_label_source import read_labels as read_labels
 from .label_source import LabelSource as LabelSource
 from .label_source import LabelSourceConfig as LabelSourceConfig
+from .object_detection_label_source import ObjectDetectionLabelSource as ObjectDetectionLabelSource
+from .object_detection_label_source import ObjectDetectionLabelSourceConfig as ObjectDetectionLabelSourceConfig
 from .semantic_segmentation_label_source import (
     SemanticSegmentationLabelSource as SemanticSegmentationLabelSource,
 )

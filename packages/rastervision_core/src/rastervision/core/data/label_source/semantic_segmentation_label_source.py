@@ -17,6 +17,7 @@ from rastervision.core.data.raster_source.rasterized_source import RasterizedSou
 from rastervision.core.data.utils.misc import parse_array_slices_2d
 from rastervision.core.data.utils.raster import fill_overflow
 from rastervision.pipeline.config import ConfigError, register_config
+from rastervision.pipeline.config_tree import own
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class SemanticSegmentationLabelSourceConfig(LabelSourceConfig):
 
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
         """Update the raster source."""
-        self.raster_source.update(pipeline, scene)
+        own(self, "raster_source").update(pipeline, scene)
 
     def build(
         self,

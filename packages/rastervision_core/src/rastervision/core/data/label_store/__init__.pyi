@@ -1,11 +1,18 @@
+from .chip_classification_geojson_store import ChipClassificationGeoJSONStore as ChipClassificationGeoJSONStore
+from .chip_classification_geojson_store import (
+    ChipClassificationGeoJSONStoreConfig as ChipClassificationGeoJSONStoreConfig,
+)
 from .label_store import LabelStore as LabelStore
 from .label_store import LabelStoreConfig as LabelStoreConfig
+from .object_detection_geojson_store import ObjectDetectionGeoJSONStore as ObjectDetectionGeoJSONStore
+from .object_detection_geojson_store import ObjectDetectionGeoJSONStoreConfig as ObjectDetectionGeoJSONStoreConfig
 from .semantic_segmentation_label_store import (
     SemanticSegmentationLabelStore as SemanticSegmentationLabelStore,
 )
 from .semantic_segmentation_label_store import (
     SemanticSegmentationLabelStoreConfig as SemanticSegmentationLabelStoreConfig,
 )
+from .utils import boxes_to_geojson as boxes_to_geojson
 from .vector_output import BuildingVectorOutputConfig as BuildingVectorOutputConfig
 from .vector_output import PolygonVectorOutputConfig as PolygonVectorOutputConfig
 from .vector_output import VectorOutputConfig as VectorOutputConfig

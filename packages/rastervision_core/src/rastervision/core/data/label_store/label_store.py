@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rastervision.pipeline.config import Config, register_config
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rastervision.core.box import Box
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer
     from rastervision.core.data.label import Labels
     from rastervision.core.data.scene import SceneConfig
     from rastervision.core.rv_pipeline import RVPipelineConfig
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["LabelStore", "LabelStoreConfig"]
 
@@ -34,6 +37,29 @@ class LabelStoreConfig(Config):
 
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
         """Fill the fields that depend on the pipeline and the scene."""
+
+    def _report_files(
+        self, command: str, io_def: CommandIODefinition, uri: str | None, names: Sequence[str] = ("",)
+    ) -> None:
+        """Report the files of a prediction: predict writes them, eval reads the first.
+
+        Args:
+            command: Name of the command.
+            io_def: Where to report.
+            uri: The file, or the folder of the files.
+            names: Names of the files in the folder.
+        """
+        if uri is None:
+            io_def.add_missing(
+                f"A {type(self).registered_type_hint} has no uri, so there is no place for the prediction of its "
+                "scene. Set it, or set root_uri or predict_uri of the pipeline."
+            )
+            return
+        uris = [f"{uri.rstrip('/')}/{name}" if name else uri for name in names]
+        if command == "predict":
+            io_def.add_outputs(uris)
+        elif command == "eval":
+            io_def.add_input(uris[0])
 
 
 class LabelStore(ABC):

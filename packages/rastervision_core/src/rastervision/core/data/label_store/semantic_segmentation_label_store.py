@@ -43,10 +43,13 @@ if TYPE_CHECKING:
     from rastervision.core.data.crs_transformer import CRSTransformer
     from rastervision.core.data.scene import SceneConfig
     from rastervision.core.rv_pipeline import RVPipelineConfig
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["SemanticSegmentationLabelStore", "SemanticSegmentationLabelStoreConfig"]
 
 log = logging.getLogger(__name__)
+
+VECTORS = "vector_output"
 
 
 @register_config("semantic_segmentation_label_store")
@@ -65,7 +68,23 @@ class SemanticSegmentationLabelStoreConfig(LabelStoreConfig):
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
         """Fill ``uri`` from the pipeline's predict_uri and the scene's id."""
         if self.uri is None and pipeline is not None and scene is not None and pipeline.predict_uri:
-            self.uri = f"{pipeline.predict_uri.rstrip('/')}/{scene.id}"
+            # an assignment would validate the whole config, once per scene
+            self.__dict__["uri"] = f"{pipeline.predict_uri.rstrip('/')}/{scene.id}"
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report the rasters as written by predict, and the class ids as read by eval.
+
+        The names of vector outputs depend on the classes: see `get_vector_uris`.
+        """
+        names = (LABELS, SCORES, HITS) if self.smooth_output else (LABELS,)
+        self._report_files(command, io_def, self.uri, names)
+
+    def get_vector_uris(self, class_config: ClassConfig) -> list[str]:
+        """Return the URIs of the polygons that are written; none if ``uri`` is not set."""
+        if self.uri is None:
+            return []
+        root = f"{self.uri.rstrip('/')}/{VECTORS}"
+        return [f"{root}/{_vector_name(output, class_config)}" for output in self.vector_output]
 
     def build(
         self,
@@ -89,6 +108,10 @@ class SemanticSegmentationLabelStoreConfig(LabelStoreConfig):
             smooth_as_uint8=self.smooth_as_uint8,
             rasterio_block_size=self.rasterio_block_size,
         )
+
+
+def _vector_name(vector_output: VectorOutputConfig, class_config: ClassConfig) -> str:
+    return vector_output.get_uri("", class_config).rpartition("/")[2]
 
 
 class SemanticSegmentationLabelStore(LabelStore):
@@ -167,7 +190,7 @@ class SemanticSegmentationLabelStore(LabelStore):
     @property
     def vector_output_uri(self) -> str:
         """URI of the folder of the polygons."""
-        return f"{self.root_uri}/vector_output"
+        return f"{self.root_uri}/{VECTORS}"
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -193,8 +216,8 @@ class SemanticSegmentationLabelStore(LabelStore):
             polygons = self._vectorize(writer, spec, origin)
             written = writer.commit()
         for name, geoms in polygons.items():
-            write_polygons(folder / "vector_output" / name, geoms)
-            written.append(folder / "vector_output" / name)
+            write_polygons(folder / VECTORS / name, geoms)
+            written.append(folder / VECTORS / name)
         self._remove_stale_vectors(folder, set(polygons))
         if not is_local(self.root_uri):
             sync_to_dir(str(folder), self.root_uri)
@@ -247,7 +270,7 @@ class SemanticSegmentationLabelStore(LabelStore):
                 scores = writer.temporary(SCORES) if spec.smooth else None
                 read_mask = mask_reader(vector_output, reader, scores)
                 polygons = polygons_of(vector_output, read_mask, spec.height, spec.width)
-                name = vector_output.get_uri("", self.class_config).rpartition("/")[2]
+                name = _vector_name(vector_output, self.class_config)
                 return name, to_map_coords(polygons, self._crs_transformer, origin)
 
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -255,7 +278,7 @@ class SemanticSegmentationLabelStore(LabelStore):
 
     @staticmethod
     def _remove_stale_vectors(folder: Path, names: set[str]) -> None:
-        for path in (folder / "vector_output").glob("class-*.json"):
+        for path in (folder / VECTORS).glob("class-*.json"):
             if path.name not in names:
                 path.unlink()
 

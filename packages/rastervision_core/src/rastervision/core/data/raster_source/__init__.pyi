@@ -1,3 +1,5 @@
+from .multi_raster_source import MultiRasterSource as MultiRasterSource
+from .multi_raster_source import MultiRasterSourceConfig as MultiRasterSourceConfig
 from .raster_source import ChannelOrderError as ChannelOrderError
 from .raster_source import RasterSource as RasterSource
 from .raster_source import RasterSourceConfig as RasterSourceConfig
@@ -7,3 +9,7 @@ from .rasterized_source import RasterizedSource as RasterizedSource
 from .rasterized_source import RasterizedSourceConfig as RasterizedSourceConfig
 from .rasterized_source import RasterizerConfig as RasterizerConfig
 from .rasterized_source import geoms_to_raster as geoms_to_raster
+from .stac_config import STACItemCollectionConfig as STACItemCollectionConfig
+from .stac_config import STACItemConfig as STACItemConfig
+from .temporal_multi_raster_source import TemporalMultiRasterSource as TemporalMultiRasterSource
+from .xarray_source import XarraySourceConfig as XarraySourceConfig

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from rastervision.core.box import Box
 from rastervision.core.data.raster_transformer.raster_transformer import RasterTransformerConfig
@@ -17,6 +17,7 @@ from rastervision.core.data.raster_transformer.utils import (
 from rastervision.core.data.utils.misc import parse_array_slices_Nd
 from rastervision.core.data.utils.raster import resize
 from rastervision.pipeline.config import Config, ConfigError, register_config
+from rastervision.pipeline.config_tree import own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,18 +45,19 @@ class RasterSourceConfig(Config):
         None, description="Part of the image to use, as (ymin, xmin, ymax, xmax) in pixels. None: all of it."
     )
 
-    @model_validator(mode="after")
-    def _bbox_has_area(self) -> Self:
-        if self.bbox is not None and not (self.bbox[0] < self.bbox[2] and self.bbox[1] < self.bbox[3]):
+    @field_validator("bbox")
+    @classmethod
+    def _bbox_has_area(cls, bbox: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if bbox is not None and not (bbox[0] < bbox[2] and bbox[1] < bbox[3]):
             raise ConfigError(
-                f"bbox {self.bbox} has no area. Give (ymin, xmin, ymax, xmax) in pixels with ymin < ymax and "
+                f"bbox {bbox} has no area. Give (ymin, xmin, ymax, xmax) in pixels with ymin < ymax and "
                 "xmin < xmax."
             )
-        return self
+        return bbox
 
     def update(self, pipeline: Any = None, scene: Any = None) -> None:
         """Update the transformers."""
-        for transformer in self.transformers:
+        for transformer in own(self, "transformers"):
             transformer.update(pipeline, scene)
 
     def build(self, tmp_dir: str | None = None, use_transformers: bool = True) -> RasterSource:

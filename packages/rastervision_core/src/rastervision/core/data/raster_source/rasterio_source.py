@@ -6,10 +6,10 @@ import os
 import shutil
 import tempfile
 import weakref
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from rastervision.core.box import Box
 from rastervision.core.data.crs_transformer.rasterio_crs_transformer import RasterioCRSTransformer
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from rastervision.core.data.crs_transformer import CRSTransformer
     from rastervision.core.data.raster_transformer import RasterTransformer
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["RasterioSource", "RasterioSourceConfig"]
 
@@ -48,11 +49,17 @@ class RasterioSourceConfig(RasterSourceConfig):
         False, description="Read parts of remote images as needed instead of downloading them first."
     )
 
-    @model_validator(mode="after")
-    def _has_uris(self) -> Self:
-        if not self.uris or not all(listify_uris(self.uris)):
+    @field_validator("uris")
+    @classmethod
+    def _has_uris(cls, uris: str | list[str]) -> str | list[str]:
+        if not uris or not all(listify_uris(uris)):
             raise ConfigError("uris is empty. Give the URI of an image, or a list of URIs.")
-        return self
+        return uris
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report the images as read."""
+        io_def.add_inputs(listify_uris(self.uris))
+        super().report_io(command, io_def)
 
     def build(self, tmp_dir: str | None = None, use_transformers: bool = True) -> RasterioSource:
         """Build the raster source; see `RasterSourceConfig.build`."""

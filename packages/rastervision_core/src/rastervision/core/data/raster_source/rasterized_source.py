@@ -19,10 +19,10 @@ from rastervision.core.box import Box
 from rastervision.core.data.raster_source.raster_source import RasterSource
 from rastervision.core.data.utils.dataset_pool import georeference_not_needed
 from rastervision.core.data.utils.raster import fill_overflow
+from rastervision.core.data.vector_source.label_vectors import check_labels, with_label_transformers
 from rastervision.core.data.vector_source.vector_source import VectorSourceConfig
-from rastervision.core.data.vector_transformer.buffer_transformer import BufferTransformerConfig
-from rastervision.core.data.vector_transformer.class_inference_transformer import ClassInferenceTransformerConfig
 from rastervision.pipeline.config import Config, ConfigError, register_config
+from rastervision.pipeline.config_tree import own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,16 +67,11 @@ class RasterizedSourceConfig(Config):
     @classmethod
     def ensure_required_transformers(cls, v: VectorSourceConfig) -> VectorSourceConfig:
         """Add the steps without which labels cannot be rasterised, to a copy."""
-        added: list[Any] = []
-        if not any(isinstance(t, ClassInferenceTransformerConfig) for t in v.transformers):
-            added.append(ClassInferenceTransformerConfig(default_class_id=None))
-        if not any(isinstance(t, BufferTransformerConfig) for t in v.transformers):
-            added += [BufferTransformerConfig(geom_type=t, default_buf=1) for t in ("Point", "LineString")]
-        return v.model_copy(update={"transformers": [*v.transformers, *added]}) if added else v
+        return with_label_transformers(v)
 
     def update(self, pipeline: Any = None, scene: Any = None) -> None:
         """Update the vector source."""
-        self.vector_source.update(pipeline, scene)
+        own(self, "vector_source").update(pipeline, scene)
 
     def build(
         self, class_config: ClassConfig, crs_transformer: CRSTransformer, bbox: Box | None = None
@@ -156,17 +151,7 @@ class RasterizedSource(RasterSource):
 
     def _validate(self, geoms: NDArray[np.object_], class_ids: list[Any]) -> None:
         where = self.vector_source._describe()
-        others = sorted({g.geom_type for g in geoms} & {"Point", "LineString", "LinearRing"})
-        if others:
-            raise ConfigError(
-                f"{where} has {' and '.join(others)} features, which cover no pixels. Add a BufferTransformer for "
-                "them to the transformers of the vector source."
-            )
-        if any(class_id is None for class_id in class_ids):
-            raise ConfigError(
-                f"{where} has features without the property class_id. Add a ClassInferenceTransformer to the "
-                "transformers of the vector source."
-            )
+        check_labels(geoms, class_ids, where)
         wrong = sorted({i for i in class_ids if not 0 <= i <= _MAX_CLASS_ID})
         if wrong:
             raise ConfigError(f"{where} has class_id {wrong[0]}, but ids must be 0 to {_MAX_CLASS_ID}.")

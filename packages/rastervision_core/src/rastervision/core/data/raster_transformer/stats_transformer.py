@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rastervision.core.data.raster_source.raster_source import RasterSource
     from rastervision.core.raster_stats import RasterStats
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["StatsTransformer", "StatsTransformerConfig"]
 
@@ -44,13 +45,25 @@ class StatsTransformerConfig(RasterTransformerConfig):
     needs_channel_order: bool = Field(
         False,
         description="Whether the statistics are those of all channels of the image, so that channel_order "
-        "must be applied to them (files made before version 0.13).",
+        "must be applied to them (statistics made up to release 0.30).",
     )
 
     def update(self, pipeline: Any = None, scene: Any = None) -> None:
         """Take the statistics that the pipeline's analyze command writes, if no file is named."""
-        if pipeline is not None and self.stats_uri is None:
-            self.stats_uri = os.path.join(pipeline.analyze_uri, "stats", self.scene_group, "stats.json")
+        if pipeline is not None and self.stats_uri is None and pipeline.analyze_uri:
+            # an assignment would validate the whole config, once per scene
+            self.__dict__["stats_uri"] = f"{pipeline.analyze_uri.rstrip('/')}/stats/{self.scene_group}/stats.json"
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report the statistics as read, except by analyze, which computes them."""
+        if command == "analyze":
+            return
+        if self.stats_uri is None:
+            io_def.add_missing(
+                f"A stats_transformer for the scene group {self.scene_group!r} has no stats_uri. Name a stats.json, "
+                "or set root_uri or analyze_uri of the pipeline for the analyze command to make one."
+            )
+        io_def.add_input(self.stats_uri)
 
     def update_root(self, root_dir: str) -> None:
         """Take the statistics of an unpacked model bundle."""

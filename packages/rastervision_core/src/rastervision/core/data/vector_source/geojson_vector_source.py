@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer
     from rastervision.core.data.vector_transformer import VectorTransformer
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["GeoJSONVectorSource", "GeoJSONVectorSourceConfig"]
 
@@ -49,6 +50,11 @@ class GeoJSONVectorSourceConfig(VectorSourceConfig):
     """Configure a `GeoJSONVectorSource`."""
 
     uris: str | list[str] = Field(description="One or several GeoJSON files; their features are put together.")
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report the files as read."""
+        io_def.add_inputs(listify_uris(self.uris))
+        super().report_io(command, io_def)
 
     def build(
         self, class_config: ClassConfig, crs_transformer: CRSTransformer, use_transformers: bool = True

@@ -16,6 +16,7 @@ from rastervision.core.data.crs_transformer.crs_transformer import CoordinateErr
 from rastervision.core.data.utils.features import Features, get_extent
 from rastervision.core.data.vector_transformer.vector_transformer import VectorTransformerConfig
 from rastervision.pipeline.config import Config, ConfigError, register_config
+from rastervision.pipeline.config_tree import own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ class VectorSourceConfig(Config):
 
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
         """Fill the fields of the transformers that depend on the pipeline and the scene."""
-        for transformer in self.transformers:
+        for transformer in own(self, "transformers"):
             transformer.update(pipeline, scene)
 
     def build(

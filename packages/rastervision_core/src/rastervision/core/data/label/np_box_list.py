@@ -1,0 +1,84 @@
+"""Boxes as one array, with further arrays of a value per box."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["NpBoxList"]
+
+_COORDINATES = "boxes"
+
+
+class NpBoxList:
+    """Boxes and what is known of each.
+
+    Args:
+        data: (N, 4) float32 or float64 with rows ymin, xmin, ymax, xmax.
+
+    Attributes:
+        data: Name -> array with a row per box; "boxes" are the boxes.
+
+    Raises:
+        ValueError: ``data`` is not floats, has another shape, or a minimum above its maximum.
+    """
+
+    def __init__(self, data: NDArray[Any]) -> None:
+        data = np.asarray(data)
+        if data.ndim != 2 or data.shape[1] != 4:
+            raise ValueError(f"Boxes are an array (N, 4) of ymin, xmin, ymax, xmax, not {data.shape}.")
+        if data.dtype not in (np.float32, np.float64):
+            raise ValueError(f"Boxes are float32 or float64, not {data.dtype}. Convert them with astype(float).")
+        wrong = (data[:, :2] > data[:, 2:]).any(axis=1)
+        if wrong.any():
+            raise ValueError(
+                f"Box {data[wrong][0].tolist()} has a minimum above its maximum; the order is ymin, xmin, ymax, xmax."
+            )
+        self.data: dict[str, NDArray[Any]] = {_COORDINATES: data}
+
+    def num_boxes(self) -> int:
+        """Return the number of boxes."""
+        return len(self.data[_COORDINATES])
+
+    def get(self) -> NDArray[Any]:
+        """Return the (N, 4) boxes."""
+        return self.data[_COORDINATES]
+
+    def get_coordinates(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return ymin, xmin, ymax and xmax, each (N,)."""
+        ymin, xmin, ymax, xmax = self.get().T
+        return ymin, xmin, ymax, xmax
+
+    def add_field(self, name: str, data: NDArray[Any]) -> None:
+        """Add an array with a row per box.
+
+        Raises:
+            ValueError: The name is taken, or the array has another number of rows.
+        """
+        if name in self.data:
+            raise ValueError(f"There is a field {name!r} already.")
+        if len(data) != self.num_boxes():
+            raise ValueError(f"There are {self.num_boxes()} boxes, but {len(data)} values of {name!r}.")
+        self.data[name] = data
+
+    def has_field(self, field: str) -> bool:
+        """Return whether there is such an array."""
+        return field in self.data
+
+    def get_field(self, name: str) -> NDArray[Any]:
+        """Return the array of this name.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if name not in self.data:
+            raise ValueError(f"There is no field {name!r}. There are {sorted(self.data)}.")
+        return self.data[name]
+
+    def get_extra_fields(self) -> list[str]:
+        """Return the names of the arrays, without that of the boxes."""
+        return [name for name in self.data if name != _COORDINATES]

@@ -1,0 +1,65 @@
+"""A label store that is one GeoJSON file of boxes: what those of two tasks have in common."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from rastervision.core.data.label_store.label_store import LabelStore
+from rastervision.core.data.label_store.utils import read_boxes
+
+if TYPE_CHECKING:
+    from rastervision.core.box import Box
+    from rastervision.core.data.class_config import ClassConfig
+    from rastervision.core.data.crs_transformer import CRSTransformer
+    from rastervision.core.data.utils.features import Features
+
+__all__ = ["GeoJSONStore"]
+
+log = logging.getLogger(__name__)
+
+
+class GeoJSONStore(LabelStore):
+    """Writes labels in pixels of the scene's extent, and reads them back in pixels of the image.
+
+    Args:
+        uri: The file; may be remote.
+        class_config: The classes.
+        crs_transformer: Of the scene's imagery.
+        bbox: Part of the image that the scene is, in pixels; known at the latest when labels are saved.
+    """
+
+    def __init__(
+        self, uri: str, class_config: ClassConfig, crs_transformer: CRSTransformer, bbox: Box | None = None
+    ) -> None:
+        self.uri = uri
+        self.class_config = class_config
+        self._crs_transformer = crs_transformer
+        self._bbox = bbox
+
+    @property
+    def bbox(self) -> Box | None:
+        """Part of the image that the scene is, in pixels."""
+        return self._bbox
+
+    def set_bbox(self, bbox: Box) -> None:
+        """Set the part of the image that the scene is, in pixels."""
+        self._bbox = bbox
+
+    @property
+    def crs_transformer(self) -> CRSTransformer:
+        """Between pixels of the image and map coordinates."""
+        return self._crs_transformer
+
+    def save(self, labels: Any) -> None:
+        """Write labels in pixels of the scene's extent, replacing an earlier prediction."""
+        labels.save(self.uri, self.class_config, self._crs_transformer, bbox=self._bbox)
+        log.info("wrote %d labels to %s", len(labels), self.uri)
+
+    def read_features(self) -> Features:
+        """Return the stored features in pixels of the image.
+
+        Raises:
+            MissingPredictionError: Nothing is stored.
+        """
+        return read_boxes(self.uri, self._crs_transformer)

@@ -1,0 +1,2 @@
+from .deluxe_message_maker import DeluxeMessageMaker as DeluxeMessageMaker
+from .deluxe_message_maker import DeluxeMessageMakerConfig as DeluxeMessageMakerConfig
