@@ -24,7 +24,7 @@ DEV = ROOT / ".nox" / "dev"
 CONSTRAINTS = str(ROOT / "constraints.txt")
 PACKAGES = sorted(p.parent.name for p in ROOT.glob("packages/*/pyproject.toml"))
 CODE = [name for name in PACKAGES if (ROOT / "packages" / name / "src").exists()]
-TEST_TOOLS = ["pytest", "pytest-cov", "hypothesis"]
+TEST_TOOLS = ["pytest", "pytest-cov", "hypothesis", "jsonschema"]
 DEV_TOOLS = [*TEST_TOOLS, "ruff", "mypy", "import-linter", "types-PyYAML"]
 # what runs without PyTorch, in order of dependence
 TORCH_FREE = ["rastervision_pipeline", "rastervision_core", "rastervision_pytorch_backend"]
@@ -139,7 +139,7 @@ def wheels(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Run the benchmarks: `nox -s bench -- predict`."""
-    for name in session.posargs or ["startup", "predict"]:
+    for name in session.posargs or ["startup", "predict", "config"]:
         run(session, "python", f"benchmarks/bench_{name}.py")
 
 

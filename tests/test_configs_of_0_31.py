@@ -27,6 +27,8 @@ def is_default(value: Any, text: str) -> bool:
     """Whether a default is what a line of the list says; defaults that are configs are compared by class only."""
     if "<albumentations version>" in text:
         text = text.replace("<albumentations version>", value["__version__"])
+    if isinstance(value, float) and text.lstrip("-").isdigit():
+        return value == int(text)
     shown = {
         repr(value),
         str(value),

@@ -126,4 +126,5 @@ def test_pipeline_config_loads_again(finished_project: Project) -> None:
 
     assert isinstance(config, SemanticSegmentationConfig)
     assert json.loads(path.read_text())["plugin_versions"]["rastervision.core"] >= 14
-    assert type(config).from_dict(config.dict()) == config
+    # other tests of this process may have loaded plugins since
+    assert type(config).from_dict(config.dict(with_rv_metadata=False)) == config

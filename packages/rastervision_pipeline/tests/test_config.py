@@ -150,6 +150,18 @@ def test_two_classes_cannot_share_a_type_hint() -> None:
             pass
 
 
+@pytest.mark.filterwarnings("ignore:Field name")
+@pytest.mark.parametrize("name", ["builder", "to_builder", "report_io", "report_child_io", "update_for_command"])
+@pytest.mark.usefixtures("forget_new_configs")
+def test_scenario_17_a_field_that_would_hide_a_method_is_refused(name: str) -> None:
+    fields = {"__annotations__": {name: str}, name: "", "__module__": __name__}
+
+    with pytest.raises(ConfigError, match=rf"HidingConfig has a field '{name}', .* hide the method Config.{name}"):
+        register_config("tc_hiding")(type("HidingConfig", (Config,), fields))
+
+    assert "tc_hiding" not in registry_.configs
+
+
 def test_json_schema_describes_every_field() -> None:
     schema = DrawingPipelineConfig.model_json_schema()
 

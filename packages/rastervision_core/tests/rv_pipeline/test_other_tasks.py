@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -358,8 +359,9 @@ def test_wrong_stac_configs_are_named() -> None:
         "rv_pipeline.chip_classification_config:ChipClassificationConfig",
     ],
 )
-def test_old_paths_work(old: str) -> None:
+def test_old_paths_work(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, _, name = old.partition(":")
+    monkeypatch.delitem(sys.modules, f"rastervision.core.{module}", raising=False)  # it warns once
     with pytest.warns(DeprecationWarning, match="moved to"):
         found = getattr(importlib.import_module(f"rastervision.core.{module}"), name)
 

@@ -15,13 +15,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
+    GetCoreSchemaHandler,
     ValidationError,
     create_model,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from rastervision.pipeline.config_tree import copy_config, fields_to_overrides, forget_classes, without_gc
 from rastervision.pipeline.errors import ConfigError, MissingPluginError, RegistryError
@@ -29,6 +30,8 @@ from rastervision.pipeline.registry import registry_
 from rastervision.pipeline.upgrade import upgrade_config, upgrade_plugin_versions
 
 if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
+
     from rastervision.pipeline.builder import ConfigBuilder
     from rastervision.pipeline.io_report import CommandIODefinition
     from rastervision.pipeline.pipeline import PipelineConfig
@@ -71,9 +74,20 @@ class Config(BaseModel):
         super().__pydantic_init_subclass__(**kwargs)
         forget_classes()
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _dispatch_on_type_hint(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        own: Any = handler.resolve_ref_schema(schema)
+        if own.get("function") != {"type": "no-info", "function": cls._dispatch_on_type_hint}:
+            # in place, since other schemas refer to it. A "wrap" validator would do the same at twice the cost
+            inner: Any = {k: v for k, v in own.items() if k != "ref"}
+            outer = no_info_before_validator_function(cls._dispatch_on_type_hint, inner, ref=own.get("ref"))
+            own.clear()
+            own.update(outer)
+        return schema
+
+    @classmethod
+    def _dispatch_on_type_hint(cls, value: Any) -> Any:
         """Let a field declared with a base class take the dict of a subclass, told by its ``type_hint``."""
         if isinstance(value, dict):
             hint = value.get("type_hint")
@@ -81,8 +95,8 @@ class Config(BaseModel):
                 actual = _registered_class(hint)
                 if not issubclass(actual, cls):
                     raise ValueError(f"type_hint {hint!r} is a {actual.__name__}, but a {cls.__name__} is needed here")
-                return cast(Self, actual.__pydantic_validator__.validate_python(value))
-        return handler(value)
+                return actual.__pydantic_validator__.validate_python(value)
+        return value
 
     def __deepcopy__(self, memo: builtins.dict[int, Any] | None = None) -> Self:
         return copy_config(self, {} if memo is None else memo)
@@ -297,7 +311,7 @@ def register_config(type_hint: str, plugin: str | None = None, upgrader: Upgrade
 
     def decorate(cls: C) -> C:
         for name in _RESERVED:
-            if name in cls.model_fields:
+            if name in cls.__pydantic_fields__:
                 raise ConfigError(
                     f"{cls.__name__} has a field {name!r}, which would hide the method Config.{name}. Rename the field."
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["load_config"]
 
+# what is wrong with a list of so many items is looked for in the first of them
+_LONG = 100_000
+_MAX_ITEMS = 1000
+
 
 def load_config(text: ConfigText, default_class: type[Config] = Config) -> Config:
     """Return the config that a text holds, brought up to date.
@@ -35,12 +40,15 @@ def load_config(text: ConfigText, default_class: type[Config] = Config) -> Confi
     data = text.data
     if not isinstance(data, dict):
         raise text.error(f"a config is an object with fields, but this is a {type(data).__name__}.")
+    versions = data.get("plugin_versions")
+    if isinstance(versions, dict) and len(versions) > _MAX_ITEMS:
+        raise text.error(f"plugin_versions has {len(versions)} entries, more than there are plugins.")
     try:
         data = upgrade_config(data)
         cls = _class_of(data, default_class)
         extra = ("$schema",) if default_class.keeps_plugin_versions else ("$schema", "plugin_versions")
         data = {k: v for k, v in data.items() if k not in extra}
-        config = cls.model_validate(data)
+        config = _validated(cls, data)
         for path, part in _checked_when_loaded(config, ()):
             _validate_loaded(part, path)
         return config
@@ -59,9 +67,38 @@ def load_config(text: ConfigText, default_class: type[Config] = Config) -> Confi
         raise text.error(message[:500], line=text.line_of(path)) from e
 
 
+def _validated(cls: type[Config], data: dict[str, Any]) -> Config:
+    # a thousand errors say no more than the first of them, and a million take long to collect
+    if _has_long_list(data, 3):
+        cls.model_validate(_shortened(data))
+    try:
+        return cls.model_validate(data)
+    except ValidationError as e:
+        if e.error_count() > _MAX_ITEMS:
+            cls.model_validate(_shortened(data))
+        raise
+
+
+def _has_long_list(node: Any, depth: int) -> bool:
+    if isinstance(node, list):
+        return len(node) > _LONG
+    return isinstance(node, dict) and depth > 0 and any(_has_long_list(v, depth - 1) for v in node.values())
+
+
+def _shortened(node: Any) -> Any:
+    """Return a copy with the beginnings of long lists and dicts."""
+    if isinstance(node, dict):
+        return {key: _shortened(value) for key, value in islice(node.items(), _MAX_ITEMS)}
+    if isinstance(node, list):
+        return [_shortened(value) for value in node[:_MAX_ITEMS]]
+    return node
+
+
 def _class_of(data: dict[str, Any], default_class: type[Config]) -> type[Config]:
     hint = data.get("type_hint")
     if hint is None:
+        if default_class is Config:
+            raise ConfigError("type_hint is missing, so it is not known what this is a config of. Set it.")
         return default_class
     if not isinstance(hint, str):
         raise ConfigError(f"type_hint is {hint!r:.60}, but must be the name of a class of configs.")
@@ -74,7 +111,7 @@ def _class_of(data: dict[str, Any], default_class: type[Config]) -> type[Config]
 
 
 def _validation_error(error: ValidationError, text: ConfigText) -> ConfigError:
-    causes = [d.get("ctx", {}).get("error") for d in error.errors(include_url=False, include_input=False)]
+    causes = (d.get("ctx", {}).get("error") for d in error.errors(include_url=False, include_input=False))
     kind = next((type(c) for c in causes if isinstance(c, MissingPluginError)), ConfigError)
     return text.error(describe_validation_error(error, text.line_of), kind)
 

@@ -6,14 +6,17 @@ Does not know what a config is: see `config_loading` for that.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import pydantic_core
 
 from rastervision.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from yaml import MappingNode, Node, ScalarNode
+    from yaml import Node
 
 __all__ = ["ConfigText", "is_config_text", "parse_config_text", "read_config_text", "show_path"]
 
@@ -22,7 +25,9 @@ Path = Sequence[str | int]
 _YAML_SUFFIXES = (".yaml", ".yml")
 # aliases of aliases can stand for more values than there are atoms
 _MAX_ALIASED_NODES = 1_000_000
-_TOO_DEEP = "is nested too deeply to be a config of Raster Vision"
+_KINDS = "Use what JSON has: mappings, lists, text, numbers, true, false, null."
+# more than any config needs, and less than pydantic can write
+_MAX_DEPTH = 200
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,10 @@ class ConfigText:
 
     def line_of(self, path: Path) -> int | None:
         """Return the line, from 1, of what is at a path, or of the innermost part of the path that there is."""
-        return None if self.node is None else _node_at(self.node, path).start_mark.line + 1
+        if self.node is None:
+            return None
+        line: int = _node_at(self.node, path).start_mark.line
+        return line + 1
 
     def error(self, message: str, kind: type[ConfigError] = ConfigError, line: int | None = None) -> ConfigError:
         """Return an error that begins with the file and the line."""
@@ -82,9 +90,30 @@ def parse_config_text(content: bytes | str, uri: str) -> ConfigText:
         raise ConfigError(f"{uri}, line {line}: the file is not UTF-8 text. Save it as UTF-8.") from e
     parse = _parse_yaml if uri.lower().endswith(_YAML_SUFFIXES) else _parse_json
     try:
-        return parse(text, uri)
+        parsed = parse(text, uri)
     except RecursionError:
-        raise ConfigError(f"{uri} {_TOO_DEEP}.") from None
+        raise _too_deep(text, uri) from None
+    try:
+        pydantic_core.to_json(parsed.data)
+    except pydantic_core.PydanticSerializationError as e:
+        # it could not be written again
+        path = _path_of(parsed.data, _is_no_text)
+        if path is None:
+            raise _too_deep(text, uri) from None
+        raise parsed.error(f"{show_path(path)!r} holds half of a surrogate pair, which is no text.") from e
+    return parsed
+
+
+def _too_deep(text: str, uri: str) -> ConfigError:
+    """Return an error with the place where the brackets of JSON (or of YAML in that style) nest too deeply."""
+    depth = 0
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found.group(), 0)
+        if depth > _MAX_DEPTH:
+            line = text.count("\n", 0, found.start()) + 1
+            column = found.start() - text.rfind("\n", 0, found.start())
+            return ConfigError(f"{uri}, line {line}, column {column}: this is nested too deeply for a config.")
+    return ConfigError(f"{uri}: this is nested too deeply for a config.")
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------
@@ -118,20 +147,30 @@ def _parse_json(text: str, uri: str) -> ConfigText:
         raise ConfigError(f"{uri} is not JSON that can be read: {e}.") from e  # a number of thousands of digits
     parsed = ConfigText(data, uri)
     if repeating:
-        path = _path_of(data, repeating[0]) or ()
+        path = _path_of(data, lambda value: value is repeating[0]) or ()
         raise parsed.error(f"{show_path((*path, repeating[0].key))} is there twice. Keep one of them.")
     return parsed
 
 
-def _path_of(node: Any, wanted: Any) -> tuple[str | int, ...] | None:
-    if node is wanted:
-        return ()
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        path = _path_of(value, wanted)
-        if path is not None:
-            return (key, *path)
+def _path_of(root: Any, is_wanted: Callable[[Any], bool]) -> tuple[str | int, ...] | None:
+    """Return the path of the first value, or key of a dict, that is wanted; None if there is none."""
+    todo: list[tuple[tuple[str | int, ...], Any]] = [((), root)]
+    while todo:
+        path, node = todo.pop()
+        if is_wanted(node):
+            return path
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if is_wanted(key):
+                    return (*path, key)
+                todo.append(((*path, key), value))
+        elif isinstance(node, list):
+            todo += [((*path, i), value) for i, value in enumerate(node)]
     return None
+
+
+def _is_no_text(value: Any) -> bool:
+    return isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)
 
 
 # -- YAML --------------------------------------------------------------------------------------------------------------
@@ -168,10 +207,12 @@ class _YamlValues:
         self.seen: set[int] = set()
         self.repeated = 0
 
-    def value(self, node: Node) -> Any:
+    def value(self, node: Any) -> Any:
         self._count(node)
         if node.id == "scalar":
             return self._scalar(node)
+        if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+            raise self._error(node, f"is of the kind {node.tag!r}. {_KINDS}")
         if id(node) in self.open:
             raise self._error(node, "refers to itself. Write out what is meant.")
         self.open.add(id(node))
@@ -180,14 +221,14 @@ class _YamlValues:
         finally:
             self.open.discard(id(node))
 
-    def _count(self, node: Node) -> None:
+    def _count(self, node: Any) -> None:
         if id(node) in self.seen:
             self.repeated += 1
             if self.repeated > _MAX_ALIASED_NODES:
                 raise self._error(node, "has aliases that stand for too many values. Write out what is meant.")
         self.seen.add(id(node))
 
-    def _sequence(self, node: Node) -> list[Any]:
+    def _sequence(self, node: Any) -> list[Any]:
         out = []
         for i, child in enumerate(node.value):
             self.path.append(i)
@@ -195,7 +236,7 @@ class _YamlValues:
             self.path.pop()
         return out
 
-    def _mapping(self, node: MappingNode) -> dict[str, Any]:
+    def _mapping(self, node: Any) -> dict[str, Any]:
         out: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, child in node.value:
@@ -216,23 +257,23 @@ class _YamlValues:
             self.path.pop()
         return {**merged, **out} if merged else out
 
-    def _scalar(self, node: ScalarNode) -> Any:
+    def _scalar(self, node: Any) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if kind in ("str", "timestamp", "value"):
             return node.value
         if kind not in ("null", "bool", "int", "float"):
-            raise self._error(node, f"is of the kind {kind!r}. Use what JSON has: text, numbers, true, false, null.")
+            raise self._error(node, f"is of the kind {kind!r}. {_KINDS}")
         try:
             return self.constructor.construct_object(node)
         except ValueError as e:
             raise self._error(node, f"is no {kind} that can be read: {e}.") from e
 
-    def _error(self, node: Node, message: str) -> ConfigError:
+    def _error(self, node: Any, message: str) -> ConfigError:
         text = f"{show_path(self.path) or 'the file'} {message}"
         return ConfigText(None, self.uri).error(text, line=node.start_mark.line + 1)
 
 
-def _node_at(node: Node, path: Path) -> Node:
+def _node_at(node: Any, path: Path) -> Any:
     for part in path:
         if isinstance(part, int) and node.id == "sequence" and 0 <= part < len(node.value):
             node = node.value[part]

@@ -26,9 +26,13 @@ __all__ = [
     "is_own",
     "models_in",
     "own",
+    "pass_on",
+    "passes_on",
+    "replaced",
     "without_gc",
 ]
 
+F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=BaseModel)
 Model = type[BaseModel]
 
@@ -49,6 +53,8 @@ def without_gc() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            # into the oldest generation: the younger ones are looked at again and again
+            gc.collect(1)
             gc.enable()
 
 
@@ -84,15 +90,52 @@ def fields_to(cls: Model, target: Model) -> tuple[str, ...]:
 def fields_to_overrides(cls: Model, method: str) -> tuple[str, ...]:
     """Return the fields of a class that may hold, at any depth, a config whose class overrides a method.
 
-    Fields that may hold anything do not count: what is in them is not loaded as a config either.
+    Fields that may hold anything do not count: what is in them is not loaded as a config either. Nor do overrides that
+    only pass the call on (see `passes_on`).
     """
-    return _fields(cls, lambda c: c is not None and sum(method in base.__dict__ for base in c.__mro__) > 1)
+
+    def overrides(model: Model | None) -> bool:
+        found = [] if model is None else [b.__dict__[method] for b in model.__mro__ if method in b.__dict__]
+        return len(found) > 1 and not getattr(found[0], "passes_on", False)
+
+    return _fields(cls, overrides)
+
+
+def passes_on(method: F) -> F:
+    """Mark a method that does nothing but call `pass_on`, so that it is not called where there is nothing below."""
+    method.passes_on = True  # type: ignore[attr-defined]
+    return method
+
+
+def pass_on(parent: BaseModel, method: str, *args: Any) -> None:
+    """Call a method, which may change them, of the configs in the fields that may hold one that overrides it.
+
+    What something else refers to is copied before: see `own`.
+    """
+    values = parent.__dict__
+    for name in fields_to_overrides(parent.__class__, method):
+        value = values[name]
+        if value.__class__ is list:
+            value = None  # would count as a reference
+            for child in own(parent, name):
+                getattr(child, method)(*args)
+        elif value is not None and _acts(value.__class__, method):
+            if _count(value) > _OWN:
+                value = values[name] = value.model_copy(deep=True)
+            getattr(value, method)(*args)
+
+
+@cache
+def _acts(cls: Model, method: str) -> bool:
+    """Return whether a method of a class does something, be it by passing the call on."""
+    return bool(fields_to_overrides(cls, method)) or not getattr(getattr(cls, method), "passes_on", False)
 
 
 def forget_classes() -> None:
     """Forget what is known of classes; to be called when there is a new one."""
     fields_to.cache_clear()
     fields_to_overrides.cache_clear()
+    _acts.cache_clear()
 
 
 def _fields(cls: Model, is_wanted: Callable[[Model | None], bool]) -> tuple[str, ...]:
@@ -122,7 +165,8 @@ def _may_hold(annotation: Any, is_wanted: Callable[[Model | None], bool], seen: 
         return False
     new = classes_below({annotation}) - seen
     seen |= new
-    return any(is_wanted(c) or any(_may_hold(f.annotation, is_wanted, seen) for f in c.model_fields.values()) for c in new)
+    below = (field.annotation for c in new for field in c.model_fields.values())
+    return any(map(is_wanted, new)) or any(_may_hold(a, is_wanted, seen) for a in below)
 
 
 # -- copies ------------------------------------------------------------------------------------------------------------
@@ -149,6 +193,16 @@ def copy_config(config: M, memo: dict[int, Any]) -> M:
     return new
 
 
+def replaced(config: M, **values: Any) -> M:
+    """Return a copy of a config with other values of some fields, which are not validated; the rest is shared."""
+    new = config.__class__.__new__(config.__class__)
+    set_attribute(new, "__dict__", {**config.__dict__, **values})
+    set_attribute(new, "__pydantic_fields_set__", {*config.__pydantic_fields_set__, *values})
+    set_attribute(new, "__pydantic_extra__", config.__pydantic_extra__)
+    set_attribute(new, "__pydantic_private__", config.__pydantic_private__)
+    return new
+
+
 set_attribute = object.__setattr__  # an assignment to a config is validated
 
 
@@ -166,7 +220,8 @@ def _copier(cls: type) -> Callable[[Any, dict[int, Any]], Any] | None:
         return None
     if issubclass(cls, BaseModel):
         return getattr(cls, "__deepcopy__")  # noqa: B009
-    return {list: _copy_list, dict: _copy_dict}.get(cls, copy.deepcopy)
+    copiers: dict[type, Callable[[Any, dict[int, Any]], Any]] = {list: _copy_list, dict: _copy_dict}
+    return copiers.get(cls, copy.deepcopy)
 
 
 def _copy_list(value: list[Any], memo: dict[int, Any]) -> list[Any]:
@@ -191,7 +246,10 @@ def own(parent: BaseModel, name: str) -> Any:
     """
     value = parent.__dict__[name]
     if value.__class__ is list:
-        if _count(value) > _OWN or (value and max(map(_count, value)) > _OWN_ITEM):
+        # who holds the list has the items too
+        if _count(value) > _OWN:
+            value = parent.__dict__[name] = [v.model_copy(deep=True) for v in value]
+        elif value and max(map(_count, value)) > _OWN_ITEM:
             value = parent.__dict__[name] = [v if _count(v) <= _OWN else v.model_copy(deep=True) for v in value]
     elif value is not None and _count(value) > _OWN:
         value = parent.__dict__[name] = value.model_copy(deep=True)

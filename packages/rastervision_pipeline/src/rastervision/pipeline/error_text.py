@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["describe_error", "describe_validation_error", "did_you_mean", "is_expected", "print_traceback"]
 
 _MAX_LINES = 5
+_MAX_LINE = 400
+_MAX_NAME = 60
 _OUTER_MODULES = ("__main__", "typer", "click", "rastervision.pipeline.cli", "contextlib")
 # what pydantic adds to a path to tell the members of a union and the parts of a validator apart
 _NOT_A_FIELD = re.compile(
-    r"[\[\]()]|^(str|int|float|bool|bytes|list|tuple|set|dict|none|any|date|datetime|enum|literal)$"
+    r"[\[\]()]|^constrained-\w+$|^(str|int|float|bool|bytes|list|tuple|set|dict|none|any|date|datetime|enum|literal)$"
 )
 
 
@@ -77,9 +79,9 @@ def describe_validation_error(
     details: dict[str, list[Mapping[str, Any]]] = {}
     for detail in error.errors(include_url=False):
         details.setdefault(_path(detail["loc"]), []).append(detail)
-    lines = []
+    lines: list[str] = []
     for path, group in details.items():
-        text = _line(error.title, path, group) if len(lines) < _MAX_LINES else ""
+        text = _clipped(_line(error.title, path, group)) if len(lines) < _MAX_LINES else ""
         number = line_of(_fields(group[0]["loc"])) if line_of is not None and text else None
         lines.append(text if number is None else f"line {number}: {text}")
     if len(lines) == 1:
@@ -87,6 +89,10 @@ def describe_validation_error(
     shown = lines if len(lines) <= _MAX_LINES - 1 else lines[: _MAX_LINES - 2]
     more = [f"... and {len(lines) - len(shown)} more"] if len(shown) < len(lines) else []
     return "\n  ".join([f"{len(lines)} fields are wrong:", *shown, *more])
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE - 3]}..."
 
 
 def _fields(loc: Sequence[str | int]) -> list[str | int]:
@@ -106,10 +112,9 @@ def _line(title: str, path: str, group: Sequence[Mapping[str, Any]]) -> str:
     kind = first["type"]
     where = f"{title}.{path}" if path and "." not in path and "[" not in path else path or title
     if kind == "extra_forbidden":
-        name = str(_fields(first["loc"])[-1])
-        parent = path.rpartition(".")[0] or title
-        hint = did_you_mean(name, _field_names(title, first["loc"][:-1]))
-        return f"{parent} has no field {name!r}. {hint}".rstrip()
+        *parents, name = first["loc"]
+        hint = did_you_mean(str(name)[:_MAX_NAME], _field_names(title, parents))
+        return f"{_path(parents) or title} has no field {name!r:.{_MAX_NAME}}. {hint}".rstrip()
     if kind == "missing":
         return f"{where} is missing. Set it."
     if kind == "value_error":
@@ -123,7 +128,9 @@ def _line(title: str, path: str, group: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _wanted(detail: Mapping[str, Any]) -> str:
-    message = str(detail["msg"]).removeprefix("Input ").removeprefix("Assertion failed, ")
+    message = str(detail["msg"])
+    for prefix in ("Input ", "Assertion failed, ", "Value error, "):
+        message = message.removeprefix(prefix)
     return message[:1].lower() + message[1:]
 
 

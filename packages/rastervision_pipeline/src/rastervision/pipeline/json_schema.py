@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from rastervision.pipeline.config_tree import classes_below
+from rastervision.pipeline.config_tree import classes_below, models_in
 from rastervision.pipeline.registry import registry_
 
 if TYPE_CHECKING:
@@ -50,20 +50,36 @@ def get_json_schema(type_hint: str | None = None) -> dict[str, Any]:
 
     wanted = None if type_hint is None else registry_.get_config(type_hint)
     registry_.load_plugins()
-    classes = [c for c in registry_.configs.values() if c.registered_type_hint in registry_.configs]
-    if wanted is not None and wanted not in classes:
-        classes.append(wanted)
-    names, definitions = _definitions(classes)
+    roots: list[type[Config]] = [c for c in registry_.configs.values() if issubclass(c, PipelineConfig)]
+    if wanted is not None:
+        roots = [wanted]
+    names, definitions = _definitions(_with_parts(roots))
     if wanted is not None:
         root = _as_file(definitions[names[wanted]])
     else:
-        pipelines = [c for c in classes if issubclass(c, PipelineConfig)]
         root = {"title": "A pipeline of Raster Vision", "anyOf": []}
-        for cls in sorted(pipelines, key=lambda c: names[c]):
+        for cls in sorted(roots, key=lambda c: names[c]):
             definition = f"{names[cls]}_file"
-            definitions[definition] = {**_as_file(definitions[names[cls]]), "required": _required(definitions, names[cls])}
+            definitions[definition] = {
+                **_as_file(definitions[names[cls]]),
+                "required": _required(definitions, names[cls]),
+            }
             root["anyOf"].append({"$ref": _REF + definition})
     return {"$schema": DIALECT, **root, "$defs": _reachable(root, definitions)}
+
+
+def _with_parts(roots: list[type[Config]]) -> list[type[Config]]:
+    """Return config classes and all registered ones that their fields, and those of these, can hold."""
+    registered = set(registry_.configs.values())
+    found: set[Any] = set()
+    todo: list[Any] = list(roots)
+    while todo:
+        cls = todo.pop()
+        if cls not in found:
+            found.add(cls)
+            for field in cls.model_fields.values():
+                todo += classes_below(models_in(field.annotation)) & registered
+    return sorted(found, key=lambda c: (c.__module__, c.__qualname__))
 
 
 def _definitions(classes: list[type[Config]]) -> tuple[dict[type[Config], str], dict[str, Any]]:
@@ -75,7 +91,7 @@ def _definitions(classes: list[type[Config]]) -> tuple[dict[type[Config], str], 
     definitions = schema["$defs"]
     families = {}
     for cls, name in names.items():
-        members = sorted((names[c] for c in classes_below({cls}) if c in names and c is not cls))
+        members = sorted(names[c] for c in classes_below({cls}) if c in names and c is not cls)
         if members:
             # without a type_hint, a dict is read as the class that the field declares
             derived = [{"$ref": _REF + m, "required": ["type_hint"]} for m in members]

@@ -37,7 +37,7 @@ class StatsAnalyzerConfig(AnalyzerConfig):
         description="Part of the pixels to use, more than 0 and at most 1, in random squares; None: all pixels.",
     )
     chip_sz: int = Field(300, description="Size of the squares.", gt=0)
-    nodata_value: float | None = Field(0.0, description="Pixel value to leave out; None: none.")
+    nodata_value: float | None = Field(0, validate_default=True, description="Pixel value to leave out; None: none.")
 
     @model_validator(mode="after")
     def _sample_prob_is_a_part(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections import Counter
 from typing import Self, cast
 
 from pydantic import Field, model_validator
@@ -52,7 +53,7 @@ class ClassConfig(Config):
     @model_validator(mode="after")
     def validate_null_class(self) -> Self:
         """Take the class named "null" as the null class, and check one that is given."""
-        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if repeated:
             raise ConfigError(
                 f"names has {', '.join(map(repr, repeated))} more than once. Give each class its own name."

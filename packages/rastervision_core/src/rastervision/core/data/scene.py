@@ -17,7 +17,7 @@ from rastervision.core.data.label_store.label_store import LabelStoreConfig
 from rastervision.core.data.raster_source.raster_source import RasterSourceConfig
 from rastervision.core.data.utils.misc import match_bboxes
 from rastervision.pipeline.config import Config, ConfigError, register_config
-from rastervision.pipeline.config_tree import own
+from rastervision.pipeline.config_tree import pass_on
 from rastervision.pipeline.errors import NotReadableError, RasterVisionError
 
 if TYPE_CHECKING:
@@ -57,10 +57,7 @@ class SceneConfig(Config):
         """Fill what the scene takes from the pipeline, such as the default label store."""
         if self.label_store is None and pipeline is not None:
             self.label_store = pipeline.get_default_label_store(scene=self)
-        for name in ("raster_source", "label_source", "label_store"):
-            child = own(self, name)
-            if child is not None:
-                child.update(pipeline=pipeline, scene=self)
+        pass_on(self, "update", pipeline, self)
 
     def report_io(self, command: str, io_def: CommandIODefinition) -> None:
         """Report imagery, labels and AOIs as read; the stored prediction as written by predict and read by eval."""

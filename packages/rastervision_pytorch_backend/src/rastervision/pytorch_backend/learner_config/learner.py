@@ -86,7 +86,9 @@ class LearnerConfig(Config):
         try:
             learner_class = load_object(self.learner_class)
         except AttributeError as e:
-            raise ConfigError(f"{type(self).__name__} has no learner in this release, so it cannot be built yet.") from e
+            raise ConfigError(
+                f"{type(self).__name__} has no learner in this release, so it cannot be built yet."
+            ) from e
         return learner_class(
             self,
             tmp_dir=tmp_dir,

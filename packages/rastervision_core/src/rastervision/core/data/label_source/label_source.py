@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rastervision.core.box import Box
 from rastervision.pipeline.config import Config, register_config
+from rastervision.pipeline.config_tree import passes_on
 
 if TYPE_CHECKING:
     from rastervision.core.data.class_config import ClassConfig
@@ -32,6 +33,7 @@ class LabelSourceConfig(Config):
         """Build the source; ``bbox`` is the scene's, in pixels of the image."""
         raise NotImplementedError
 
+    @passes_on
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
         """Fill the fields that depend on the pipeline and the scene."""
 

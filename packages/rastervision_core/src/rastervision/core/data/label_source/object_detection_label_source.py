@@ -14,7 +14,7 @@ from rastervision.core.data.utils.misc import parse_array_slices_2d
 from rastervision.core.data.vector_source.label_vectors import check_labels, with_label_transformers
 from rastervision.core.data.vector_source.vector_source import VectorSourceConfig
 from rastervision.pipeline.config import register_config
-from rastervision.pipeline.config_tree import own
+from rastervision.pipeline.config_tree import pass_on, passes_on
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,9 +48,10 @@ class ObjectDetectionLabelSourceConfig(LabelSourceConfig):
         """Add the steps without which features are no labels, to a copy."""
         return with_label_transformers(v)
 
+    @passes_on
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
         """Update the vector source."""
-        own(self, "vector_source").update(pipeline, scene)
+        pass_on(self, "update", pipeline, scene)
 
     def build(
         self,

@@ -17,7 +17,7 @@ from rastervision.core.data.raster_source.rasterized_source import RasterizedSou
 from rastervision.core.data.utils.misc import parse_array_slices_2d
 from rastervision.core.data.utils.raster import fill_overflow
 from rastervision.pipeline.config import ConfigError, register_config
-from rastervision.pipeline.config_tree import own
+from rastervision.pipeline.config_tree import pass_on, passes_on
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,9 +53,10 @@ class SemanticSegmentationLabelSourceConfig(LabelSourceConfig):
         description="Raster of class ids, one channel; or vectors to rasterise."
     )
 
+    @passes_on
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
         """Update the raster source."""
-        own(self, "raster_source").update(pipeline, scene)
+        pass_on(self, "update", pipeline, scene)
 
     def build(
         self,

@@ -13,7 +13,6 @@ from rastervision.core.data.raster_transformer.stats_transformer import StatsTra
 from rastervision.core.data.utils.raster import fill_overflow
 from rastervision.core.utils.types import NonNegInt
 from rastervision.pipeline.config import ConfigError, register_config
-from rastervision.pipeline.config_tree import own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,12 +59,6 @@ class MultiRasterSourceConfig(RasterSourceConfig):
                 "raster_sources instead."
             )
         return self
-
-    def update(self, pipeline: Any = None, scene: Any = None) -> None:
-        """Update the transformers, and the sources with their own transformers."""
-        super().update(pipeline, scene)
-        for raster_source in own(self, "raster_sources"):
-            raster_source.update(pipeline, scene)
 
     def build(self, tmp_dir: str | None = None, use_transformers: bool = True) -> MultiRasterSource:
         """Build the raster source; see `RasterSourceConfig.build`."""

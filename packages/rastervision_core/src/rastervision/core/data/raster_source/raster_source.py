@@ -17,7 +17,7 @@ from rastervision.core.data.raster_transformer.utils import (
 from rastervision.core.data.utils.misc import parse_array_slices_Nd
 from rastervision.core.data.utils.raster import resize
 from rastervision.pipeline.config import Config, ConfigError, register_config
-from rastervision.pipeline.config_tree import own
+from rastervision.pipeline.config_tree import pass_on, passes_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,15 +50,14 @@ class RasterSourceConfig(Config):
     def _bbox_has_area(cls, bbox: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
         if bbox is not None and not (bbox[0] < bbox[2] and bbox[1] < bbox[3]):
             raise ConfigError(
-                f"bbox {bbox} has no area. Give (ymin, xmin, ymax, xmax) in pixels with ymin < ymax and "
-                "xmin < xmax."
+                f"bbox {bbox} has no area. Give (ymin, xmin, ymax, xmax) in pixels with ymin < ymax and xmin < xmax."
             )
         return bbox
 
+    @passes_on
     def update(self, pipeline: Any = None, scene: Any = None) -> None:
         """Update the transformers."""
-        for transformer in own(self, "transformers"):
-            transformer.update(pipeline, scene)
+        pass_on(self, "update", pipeline, scene)
 
     def build(self, tmp_dir: str | None = None, use_transformers: bool = True) -> RasterSource:
         """Build the raster source.

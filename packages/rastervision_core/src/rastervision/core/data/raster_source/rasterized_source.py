@@ -22,7 +22,7 @@ from rastervision.core.data.utils.raster import fill_overflow
 from rastervision.core.data.vector_source.label_vectors import check_labels, with_label_transformers
 from rastervision.core.data.vector_source.vector_source import VectorSourceConfig
 from rastervision.pipeline.config import Config, ConfigError, register_config
-from rastervision.pipeline.config_tree import own
+from rastervision.pipeline.config_tree import pass_on, passes_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,9 +69,10 @@ class RasterizedSourceConfig(Config):
         """Add the steps without which labels cannot be rasterised, to a copy."""
         return with_label_transformers(v)
 
+    @passes_on
     def update(self, pipeline: Any = None, scene: Any = None) -> None:
         """Update the vector source."""
-        own(self, "vector_source").update(pipeline, scene)
+        pass_on(self, "update", pipeline, scene)
 
     def build(
         self, class_config: ClassConfig, crs_transformer: CRSTransformer, bbox: Box | None = None

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rastervision.pipeline.config import Config, register_config
+from rastervision.pipeline.config_tree import passes_on
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,7 @@ __all__ = ["RasterTransformer", "RasterTransformerConfig"]
 class RasterTransformerConfig(Config):
     """Configure a `RasterTransformer`."""
 
+    @passes_on
     def update(self, pipeline: Any = None, scene: Any = None) -> None:
         """Fill what depends on the pipeline or the scene."""
 

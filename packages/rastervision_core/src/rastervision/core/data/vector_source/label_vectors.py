@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rastervision.core.data.vector_transformer.buffer_transformer import BufferTransformerConfig
 from rastervision.core.data.vector_transformer.class_inference_transformer import ClassInferenceTransformerConfig
+from rastervision.pipeline.config_tree import replaced
 from rastervision.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,15 +25,16 @@ def with_label_transformers(vector_source: VectorSourceConfig) -> VectorSourceCo
 
     A step of which there is one already is not added; the vector source itself if nothing is.
     """
-    classes = {type(t) for t in vector_source.transformers}
-    added: list[Any] = []
-    if not any(issubclass(c, ClassInferenceTransformerConfig) for c in classes):
-        added.append(ClassInferenceTransformerConfig(default_class_id=None))
-    if not any(issubclass(c, BufferTransformerConfig) for c in classes):
-        added += [BufferTransformerConfig(geom_type=t, default_buf=1.0) for t in ("Point", "LineString")]
-    if not added:
+    infers = widens = False
+    for transformer in vector_source.transformers:
+        infers = infers or isinstance(transformer, ClassInferenceTransformerConfig)
+        widens = widens or isinstance(transformer, BufferTransformerConfig)
+    if infers and widens:
         return vector_source
-    return vector_source.model_copy(update={"transformers": [*vector_source.transformers, *added]})
+    added: list[Any] = [] if infers else [ClassInferenceTransformerConfig(default_class_id=None)]
+    if not widens:
+        added += [BufferTransformerConfig(geom_type=t, default_buf=1.0) for t in ("Point", "LineString")]
+    return replaced(vector_source, transformers=[*vector_source.transformers, *added])
 
 
 def check_labels(geoms: Iterable[BaseGeometry], class_ids: Iterable[int | None], where: str) -> None:

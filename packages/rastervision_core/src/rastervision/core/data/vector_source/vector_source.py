@@ -16,7 +16,7 @@ from rastervision.core.data.crs_transformer.crs_transformer import CoordinateErr
 from rastervision.core.data.utils.features import Features, get_extent
 from rastervision.core.data.vector_transformer.vector_transformer import VectorTransformerConfig
 from rastervision.pipeline.config import Config, ConfigError, register_config
-from rastervision.pipeline.config_tree import own
+from rastervision.pipeline.config_tree import pass_on, passes_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,10 +42,10 @@ class VectorSourceConfig(Config):
         [], description="Steps that change the features, such as telling their classes, in this order."
     )
 
+    @passes_on
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
         """Fill the fields of the transformers that depend on the pipeline and the scene."""
-        for transformer in own(self, "transformers"):
-            transformer.update(pipeline, scene)
+        pass_on(self, "update", pipeline, scene)
 
     def build(
         self, class_config: ClassConfig, crs_transformer: CRSTransformer, use_transformers: bool = True

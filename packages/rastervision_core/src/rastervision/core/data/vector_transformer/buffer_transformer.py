@@ -29,7 +29,9 @@ class BufferTransformerConfig(VectorTransformerConfig):
         {}, description="Class id -> distance in pixels; null leaves the class as it is."
     )
     default_buf: float | None = Field(
-        1.0, description="Distance in pixels for classes not in class_bufs; null leaves them as they are."
+        1,
+        validate_default=True,
+        description="Distance in pixels for classes not in class_bufs; null leaves them as they are.",
     )
 
     def build(self, class_config: ClassConfig | None = None) -> BufferTransformer:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rastervision.core.data.utils.features import Features
 from rastervision.pipeline.config import Config, register_config
+from rastervision.pipeline.config_tree import passes_on
 
 if TYPE_CHECKING:
     from rastervision.core.data.class_config import ClassConfig
@@ -21,8 +22,9 @@ __all__ = ["VectorTransformer", "VectorTransformerConfig"]
 class VectorTransformerConfig(Config):
     """Configure a `VectorTransformer`."""
 
+    @passes_on
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
-        """Fill the fields that depend on the pipeline and the scene."""
+        """Fill the fields that depend on the pipeline and the scene; there are none here."""
 
     def build(self, class_config: ClassConfig | None = None) -> VectorTransformer:
         """Build the transformer for the classes of the pipeline."""
