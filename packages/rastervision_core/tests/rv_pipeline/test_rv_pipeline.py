@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rastervision.core.analyzer.stats_analyzer import StatsAnalyzerConfig
@@ -16,6 +17,7 @@ from rastervision.core.data.dataset_config import DatasetConfig
 from rastervision.core.data.raster_source.rasterio_source import RasterioSourceConfig
 from rastervision.core.data.raster_transformer.stats_transformer import StatsTransformerConfig
 from rastervision.core.data.scene import SceneConfig
+from rastervision.core.raster_stats import RasterStats
 from rastervision.core.rv_pipeline import (
     SemanticSegmentation,
     SemanticSegmentationChipOptions,
@@ -225,6 +227,24 @@ def test_analyze_writes_statistics_of_each_group(make_pipeline: MakePipeline, tm
     stats = json.loads((tmp_path / "run/analyze/stats/train_scenes/stats.json").read_text())
     assert len(stats["means"]) == 3
     assert 60 < stats["means"][0] < 120
+
+
+def test_an_analyzer_with_one_file_for_all_groups_runs_once_over_all_scenes(
+    make_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    """As in configs up to release 0.13."""
+    folder, stats_uri = tmp_path / "data", str(tmp_path / "stats.json")
+    transformers = [StatsTransformerConfig(stats_uri=stats_uri)]
+    scenes = [make_square_scene(folder, name, dtype="uint16", transformers=transformers) for name in "tv"]
+    dataset = DatasetConfig(class_config=square_classes(), train_scenes=scenes[:1], validation_scenes=scenes[1:])
+    analyzers = [StatsAnalyzerConfig(output_uri=stats_uri, sample_prob=None)]
+
+    build(make_pipeline(dataset=dataset, analyzers=analyzers), tmp_path).analyze()
+
+    sources = [scene.raster_source.build(use_transformers=False) for scene in scenes]
+    expected = RasterStats()
+    expected.compute(sources, sample_prob=None, nodata_value=0)
+    np.testing.assert_allclose(RasterStats.load(stats_uri).means, expected.means)
 
 
 def test_chip_hands_each_split_to_the_backend(make_pipeline: MakePipeline, tmp_path: Path) -> None:

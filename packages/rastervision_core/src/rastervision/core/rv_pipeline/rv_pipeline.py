@@ -250,11 +250,22 @@ class RVPipeline(Pipeline):
 
     def analyze(self) -> None:
         """Run each analyzer on each group of scenes, without their raster transformers."""
-        for name, scenes in self.config.dataset.get_groups():
-            for analyzer_config in self.config.analyzers:
+        for analyzer_config in self.config.analyzers:
+            for name, scenes in self._analysis_groups(analyzer_config):
                 analyzer = analyzer_config.build(scene_group=(name, [s.id for s in scenes]))
                 log.info("analyzing %s: %d scenes", name, len(scenes))
                 analyzer.process([self._build_scene(s, use_transformers=False) for s in scenes], self.tmp_dir)
+
+    def _analysis_groups(self, analyzer: AnalyzerConfig) -> list[tuple[str, list[SceneConfig]]]:
+        """Return the groups of scenes; all scenes together if the analyzer has one file for all groups.
+
+        So do configs up to release 0.13, which had no groups.
+        """
+        groups = [(name, list(scenes)) for name, scenes in self.config.dataset.get_groups()]
+        written = {tuple(analyzer.get_output_uris(name)) for name, _ in groups}
+        if len(groups) > 1 and len(written) == 1 and written != {()}:
+            return [("all_scenes", list({id(s): s for _, scenes in groups for s in scenes}.values()))]
+        return groups
 
     def chip(self, split_ind: int = 0, num_splits: int = 1) -> None:
         """Write training chips of the scenes, or of one of ``num_splits`` parts of them, and a `ChipRecord`."""
