@@ -56,6 +56,7 @@ def test_main_leaves_weights_logs_plots_and_a_bundle(make_cfg: MakeCfg, tmp_path
         "modules/tiny-hub/hubconf.py",
         "train_metrics.json",
         "train_preds.png",
+        "trained-on.json",
         "valid_metrics.json",
         "valid_preds.png",
     }
