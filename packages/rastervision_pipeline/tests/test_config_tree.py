@@ -9,7 +9,17 @@ import pytest
 from pydantic import Field, PrivateAttr
 
 from rastervision.pipeline.config import Config, register_config
-from rastervision.pipeline.config_tree import classes_below, fields_to, fields_to_overrides, own, without_gc
+from rastervision.pipeline.config_tree import (
+    classes_below,
+    fields_to,
+    fields_to_overrides,
+    own,
+    pass_on,
+    passes_on,
+    replaced,
+    with_rare_gc,
+    without_gc,
+)
 from rastervision.pipeline.errors import ConfigError
 
 
@@ -137,3 +147,84 @@ def test_the_collector_runs_again_after_a_pause() -> None:
         assert not gc.isenabled()
         raise KeyError
     assert gc.isenabled()
+
+
+def test_thresholds_of_the_collector_come_back() -> None:
+    before = gc.get_threshold()
+
+    with pytest.raises(KeyError), with_rare_gc():
+        assert gc.get_threshold()[0] >= 100_000
+        raise KeyError
+
+    assert gc.get_threshold() == before
+
+
+@register_config("ct_sized")
+class SizedConfig(Config):
+    """Something that is given a size."""
+
+    size: int = Field(0, description="Its size.")
+
+    def update(self, size: int) -> None:
+        self.size = size
+
+
+@register_config("ct_plain_box")
+class PlainBoxConfig(Config):
+    """A box of leaves, which have nothing to update."""
+
+    leaf: LeafConfig = Field(description="A leaf.")
+
+    @passes_on
+    def update(self, size: int) -> None:
+        pass_on(self, "update", size)
+
+
+@register_config("ct_box")
+class BoxConfig(Config):
+    """A box."""
+
+    one: SizedConfig | None = Field(None, description="One thing.")
+    many: list[SizedConfig] = Field([], description="Things.")
+    plain: PlainBoxConfig | None = Field(None, description="A box.")
+
+    @passes_on
+    def update(self, size: int) -> None:
+        pass_on(self, "update", size)
+
+
+def test_a_call_is_passed_on_to_copies_of_what_others_hold() -> None:
+    shared = SizedConfig()
+    box = BoxConfig(one=shared, many=[shared, SizedConfig()], plain=PlainBoxConfig(leaf=LeafConfig()))
+
+    box.update(3)
+
+    assert box.one is not None
+    assert [box.one.size, *(thing.size for thing in box.many)] == [3, 3, 3]
+    assert shared.size == 0
+    assert BoxConfig().one is None
+    BoxConfig().update(1)
+
+
+def test_what_nobody_else_holds_is_not_copied() -> None:
+    box = BoxConfig(one=SizedConfig(), many=[SizedConfig()])
+    ids = [id(box.one), id(box.many[0])]
+
+    box.update(3)
+
+    assert [id(box.one), id(box.many[0])] == ids
+
+
+def test_only_fields_with_something_to_do_are_visited() -> None:
+    assert fields_to_overrides(BoxConfig, "update") == ("one", "many")
+    assert fields_to_overrides(PlainBoxConfig, "update") == ()
+
+
+def test_replaced_shares_the_rest() -> None:
+    branch = BranchConfig(leaf=LeafConfig())
+
+    other = replaced(branch, name="oak")
+
+    assert (other.name, branch.name) == ("oak", None)
+    assert other.leaf is branch.leaf
+    assert other.model_fields_set == {"leaf", "name"}

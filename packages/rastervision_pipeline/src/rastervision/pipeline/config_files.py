@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rastervision.pipeline.config import Config
 from rastervision.pipeline.config_loading import load_config
 from rastervision.pipeline.config_text import ConfigText, is_config_text, read_config_text
-from rastervision.pipeline.config_tree import without_gc
+from rastervision.pipeline.config_tree import with_rare_gc, without_gc
 from rastervision.pipeline.error_text import did_you_mean
 from rastervision.pipeline.errors import ConfigError, NotReadableError
 from rastervision.pipeline.file_system.utils import download_if_needed
@@ -118,7 +118,8 @@ def configs_of_module(
     if function is None:
         raise ConfigError(f"{cfg_module_path} has no function get_configs or get_config. Write one.")
     _check_args(function, args, cfg_module_path)
-    result = function(runner, **args)
+    with with_rare_gc():
+        result = function(runner, **args)
     configs = result if isinstance(result, list) else [result]
     return [_checked(cfg, f"{function.__name__} of {cfg_module_path}") for cfg in configs]
 

@@ -29,6 +29,7 @@ __all__ = [
     "pass_on",
     "passes_on",
     "replaced",
+    "with_rare_gc",
     "without_gc",
 ]
 
@@ -56,6 +57,22 @@ def without_gc() -> Iterator[None]:
             # into the oldest generation: the younger ones are looked at again and again
             gc.collect(1)
             gc.enable()
+
+
+@contextmanager
+def with_rare_gc() -> Iterator[None]:
+    """Let reference cycles be collected rarely, while code of the user makes very many configs, and what else it does.
+
+    By default, all objects are looked at again each time that their number has grown by a quarter.
+    """
+    thresholds = gc.get_threshold()
+    if thresholds[0]:  # 0: switched off
+        gc.set_threshold(max(thresholds[0], 100_000), max(thresholds[1], 20), max(thresholds[2], 100))
+    try:
+        yield
+    finally:
+        gc.collect(1)
+        gc.set_threshold(*thresholds)
 
 
 # -- which fields ------------------------------------------------------------------------------------------------------
