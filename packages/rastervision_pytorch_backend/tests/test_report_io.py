@@ -85,7 +85,7 @@ def semantic_segmentation(**kwargs: Any) -> SemanticSegmentationConfig:
         smooth_output=True, vector_output=[PolygonVectorOutputConfig(class_id=1)]
     )
     fields: dict[str, Any] = {
-        "root_uri": "/root",
+        "root_uri": "/out",
         "dataset": dataset(labels, label_store=store),
         "chip_options": SemanticSegmentationChipOptions(sampling=WindowSamplingConfig(size=32)),
         "backend": PyTorchSemanticSegmentationConfig(
@@ -102,7 +102,7 @@ def chip_classification() -> ChipClassificationConfig:
         return ChipClassificationLabelSourceConfig(vector_source=vectors(name))
 
     return ChipClassificationConfig(
-        root_uri="/root",
+        root_uri="/out",
         dataset=dataset(labels),
         chip_options=ChipOptions(sampling=WindowSamplingConfig(size=32)),
         backend=PyTorchChipClassificationConfig(
@@ -116,7 +116,7 @@ def object_detection() -> ObjectDetectionConfig:
         return ObjectDetectionLabelSourceConfig(vector_source=vectors(name))
 
     return ObjectDetectionConfig(
-        root_uri="/root",
+        root_uri="/out",
         dataset=dataset(labels),
         chip_options=ObjectDetectionChipOptions(sampling=ObjectDetectionWindowSamplingConfig(size=32)),
         backend=PyTorchObjectDetectionConfig(
@@ -134,9 +134,9 @@ def dataset(labels: Callable[[str], Any], **validation: Any) -> DatasetConfig:
     )
 
 
-STATS = "/root/analyze/stats/train_scenes/stats.json"
-ALL_STATS = [f"/root/analyze/stats/{group}/stats.json" for group in GROUPS]
-MODEL = "/root/train/model-bundle.zip"
+STATS = "/out/analyze/stats/train_scenes/stats.json"
+ALL_STATS = [f"/out/analyze/stats/{group}/stats.json" for group in GROUPS]
+MODEL = "/out/train/model-bundle.zip"
 
 
 def table(label_ext: str, predictions: list[str], pictures: list[str]) -> dict[str, tuple[set[str], set[str]]]:
@@ -145,28 +145,28 @@ def table(label_ext: str, predictions: list[str], pictures: list[str]) -> dict[s
     valid = {"/data/v.tif", f"/data/v{label_ext}", "/data/v-aoi.json"}
     return {
         "analyze": ({*train, *valid, "/data/e.tif"}, {*ALL_STATS}),
-        "chip": ({*train, *valid, STATS}, {"/root/chip/.rv-chip-0-of-1.json"}),
-        "train": ({"/root/chip"}, {MODEL}),
+        "chip": ({*train, *valid, STATS}, {"/out/chip/.rv-chip-0-of-1.json"}),
+        "train": ({"/out/chip"}, {MODEL}),
         "predict": ({*valid, "/data/e.tif", STATS, MODEL}, {*predictions}),
-        "eval": ({*valid, STATS, predictions[0]}, {"/root/eval/validation_scenes/eval.json", *pictures}),
-        "bundle": ({MODEL, *ALL_STATS}, {"/root/bundle/model-bundle.zip"}),
+        "eval": ({*valid, STATS, predictions[0]}, {"/out/eval/validation_scenes/eval.json", *pictures}),
+        "bundle": ({MODEL, *ALL_STATS}, {"/out/bundle/model-bundle.zip"}),
     }
 
 
 SS_PREDICTIONS = [
-    "/root/predict/v/labels.tif",
-    "/root/predict/v/scores.tif",
-    "/root/predict/v/pixel_hits.npy",
-    "/root/predict/v/vector_output/class-1-b.json",
-    "/root/predict/e/labels.tif",
+    "/out/predict/v/labels.tif",
+    "/out/predict/v/scores.tif",
+    "/out/predict/v/pixel_hits.npy",
+    "/out/predict/v/vector_output/class-1-b.json",
+    "/out/predict/e/labels.tif",
 ]
-GEOJSON = ["/root/predict/v.json", "/root/predict/e.json"]
+GEOJSON = ["/out/predict/v.json", "/out/predict/e.json"]
 
 
 @pytest.mark.parametrize(
     ("make", "want"),
     [
-        (semantic_segmentation, table("-labels.tif", SS_PREDICTIONS, ["/root/eval/v.png"])),
+        (semantic_segmentation, table("-labels.tif", SS_PREDICTIONS, ["/out/eval/v.png"])),
         (chip_classification, table(".json", GEOJSON, [])),
         (object_detection, table(".json", GEOJSON, [])),
     ],
@@ -184,7 +184,7 @@ def test_scenario_24_each_command_of_the_three_pipelines(
     assert {c: (set(io.inputs), set(io.outputs)) for c, io in got.items()} == want
     assert not any(io.missing_input_messages for io in got.values())
     assert {uri for io in got.values() for uri, kind in {**io.inputs, **io.outputs}.items() if kind != "file"} == {
-        "/root/chip"
+        "/out/chip"
     }
 
 

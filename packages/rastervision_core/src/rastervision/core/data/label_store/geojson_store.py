@@ -5,18 +5,44 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from rastervision.core.data.label_store.label_store import LabelStore
+from pydantic import Field
+
+from rastervision.core.data.label_store.label_store import LabelStore, LabelStoreConfig
 from rastervision.core.data.label_store.utils import read_boxes
+from rastervision.pipeline.config import ConfigError
 
 if TYPE_CHECKING:
     from rastervision.core.box import Box
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer
+    from rastervision.core.data.scene import SceneConfig
     from rastervision.core.data.utils.features import Features
+    from rastervision.core.rv_pipeline import RVPipelineConfig
+    from rastervision.pipeline.io_report import CommandIODefinition
 
-__all__ = ["GeoJSONStore"]
+__all__ = ["GeoJSONStore", "GeoJSONStoreConfig"]
 
 log = logging.getLogger(__name__)
+
+
+class GeoJSONStoreConfig(LabelStoreConfig):
+    """Base of the configs of these stores."""
+
+    uri: str | None = Field(None, description="The GeoJSON file; <predict_uri>/<scene id>.json if not set.")
+
+    def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
+        """Fill ``uri`` from the pipeline's predict_uri and the scene's id."""
+        if self.uri is None and pipeline is not None and scene is not None and pipeline.predict_uri:
+            self.uri = f"{pipeline.predict_uri.rstrip('/')}/{scene.id}.json"
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report the file as written by predict and read by eval."""
+        self._report_files(command, io_def, self.uri)
+
+    def _given_uri(self) -> str:
+        if self.uri is None:
+            raise ConfigError("label_store.uri is not set. Set it, or run update() on the pipeline config first.")
+        return self.uri
 
 
 class GeoJSONStore(LabelStore):
