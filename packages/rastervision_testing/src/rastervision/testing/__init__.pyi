@@ -1,6 +1,7 @@
 from .configs import declared_type_hints as declared_type_hints
 from .configs import example_config as example_config
 from .configs import example_configs as example_configs
+from .memory import PeakMemory as PeakMemory
 from .rasters import checkerboard as checkerboard
 from .rasters import numbered_image as numbered_image
 from .rasters import read_geotiff as read_geotiff
@@ -9,7 +10,11 @@ from .scenes import make_square_scene as make_square_scene
 from .scenes import square_classes as square_classes
 from .scenes import square_labels as square_labels
 from .scenes import write_polygons as write_polygons
+from .strategies import affines as affines
 from .strategies import boxes as boxes
 from .strategies import chips as chips
+from .strategies import class_arrays as class_arrays
+from .strategies import georeferences as georeferences
+from .strategies import window_grids as window_grids
 from .vectors import masks as masks
 from .vectors import write_geojson as write_geojson
