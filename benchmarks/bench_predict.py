@@ -1,85 +1,46 @@
 """Prediction of a scene with a model of one layer, so that everything around the model is measured.
 
-    python benchmarks/bench_predict.py [CASE]... [--python OTHER_ENVIRONMENT/bin/python]... [--repeat 3]
+    python benchmarks/bench_predict.py [FAMILY]... [--python OTHER/bin/python]... [--repeat 3] [--sizes N...]
 
-Each run is a fresh process. `ours` goes through the `predict` command of the public API, so it can be measured in an
-environment with an older release too; `limit` is a loop written by hand on rasterio, numpy and torch for the same work:
-it reads bands of rows, batches, runs the model, accumulates the open rows only, and writes tiled rasters without
-compression. Prints million pixels of the scene per second, peak memory, and a histogram of the predicted classes.
+`ours` goes through the `predict` command of the public API, so it can be measured in an environment with an older
+release too; `limit` is a loop written by hand on rasterio, numpy and torch for the same work: it reads bands of rows,
+batches, runs the model, accumulates the open rows only, and writes tiled rasters without compression; polygons are made
+of each class's whole mask. Prints speed, memory above that of the interpreter, and a note where the predicted classes
+differ.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
+import inputs
 import numpy as np
+from harness import CACHE, Clock, Family, main, warm
 
 HERE = Path(__file__).parent
-CACHE = Path(tempfile.gettempdir()) / "rastervision-bench"
 CHIP, BATCH, CLASSES = 256, 8, 5
-CASES = {
-    f"{size}{suffix}": {"size": size, **options}
-    for size in (2048, 4096, 8192, 16384)
-    for suffix, options in {
-        "": {},
-        "-half": {"stride": 128},
-        "-smooth": {"smooth": True},
-        "-half-smooth": {"stride": 128, "smooth": True},
-    }.items()
-}
-DEFAULT = [name for name in CASES if not name.startswith("16384")]
+POLYGON_CLASSES = (0, 1)
 
 
-def make_raster(size: int) -> Path:
-    """Write a tiled RGB raster of smooth fields and a little noise, once."""
-    import rasterio
-    from rasterio.transform import from_origin
-
-    CACHE.mkdir(exist_ok=True)
-    path = CACHE / f"rgb_{size}.tif"
-    if path.exists():
-        return path
-    partial = path.with_suffix(".partial.tif")
-    profile = {
-        "driver": "GTiff", "height": size, "width": size, "count": 3, "dtype": "uint8", "crs": "EPSG:32618",
-        "transform": from_origin(500000, 4500000, 0.5, 0.5), "tiled": True, "blockxsize": 256, "blockysize": 256,
-    }  # fmt: skip
-    x = np.arange(size, dtype=np.float32)
-    with rasterio.open(partial, "w", **profile) as dst:
-        for y0 in range(0, size, 256):
-            rng = np.random.default_rng(y0)
-            y = np.arange(y0, y0 + 256, dtype=np.float32)[:, None]
-            waves = [np.sin(x / (90 + 40 * b)) * np.sin(y / (70 + 55 * b)) for b in range(3)]
-            band = 128 + 90 * np.stack(waves) + rng.integers(-12, 13, (3, 256, size))
-            dst.write(np.clip(band, 1, 255).astype(np.uint8), window=((y0, y0 + 256), (0, size)))
-    os.replace(partial, path)
-    return path
+def ours(clock: Clock, size: int, stride: int | None = None, smooth: bool = False, polygons: bool = False) -> list[int]:
+    """Predict through the public API; what counts is the predict command."""
+    path = warm(inputs.raster(size))
+    with tempfile.TemporaryDirectory(dir=CACHE) as tmp:
+        predict_ours(clock, path, Path(tmp), stride, smooth, polygons)
+        return classes_of(Path(tmp))
 
 
-def peak_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def run_ours(path: Path, out: Path, stride: int | None, smooth: bool) -> float:
-    """Predict through the public API; returns seconds of the predict command."""
+def predict_ours(clock: Clock, path: Path, out: Path, stride: int | None, smooth: bool, polygons: bool) -> None:
     import torch
 
     from rastervision.core.data import (
         ClassConfig,
         DatasetConfig,
+        PolygonVectorOutputConfig,
         RasterioSourceConfig,
         SceneConfig,
         SemanticSegmentationLabelStoreConfig,
@@ -98,10 +59,11 @@ def run_ours(path: Path, out: Path, stride: int | None, smooth: bool) -> float:
         SolverConfig,
     )
 
+    outputs = [PolygonVectorOutputConfig(class_id=i) for i in POLYGON_CLASSES] if polygons else []
     scene = SceneConfig(
         id="scene",
         raster_source=RasterioSourceConfig(uris=[str(path)], channel_order=[0, 1, 2]),
-        label_store=SemanticSegmentationLabelStoreConfig(smooth_output=smooth),
+        label_store=SemanticSegmentationLabelStoreConfig(smooth_output=smooth, vector_output=outputs),
     )
     names = ["a", "b", "c", "d", "null"]
     colors = ["red", "green", "blue", "gray", "black"]
@@ -133,14 +95,23 @@ def run_ours(path: Path, out: Path, stride: int | None, smooth: bool) -> float:
     (out / "tmp").mkdir()
     pipeline = config.build(str(out / "tmp"))
     pipeline.build_backend()
-    reset_peak()
-    start = time.perf_counter()
-    pipeline.predict()
-    return time.perf_counter() - start
+    with clock.timed():
+        pipeline.predict()
 
 
-def run_limit(path: Path, out: Path, stride: int | None, smooth: bool) -> float:
-    """Predict with a loop written by hand; returns its seconds."""
+def limit(
+    clock: Clock, size: int, stride: int | None = None, smooth: bool = False, polygons: bool = False
+) -> list[int]:
+    """Predict with a loop written by hand."""
+    path = warm(inputs.raster(size))
+    with tempfile.TemporaryDirectory(dir=CACHE) as tmp:
+        predict_limit(clock, path, Path(tmp), stride, smooth)
+        if polygons:
+            polygons_limit(clock, Path(tmp) / "predict" / "scene")
+        return classes_of(Path(tmp))
+
+
+def predict_limit(clock: Clock, path: Path, out: Path, stride: int | None, smooth: bool) -> None:
     import rasterio
     import torch
 
@@ -151,9 +122,7 @@ def run_limit(path: Path, out: Path, stride: int | None, smooth: bool) -> float:
     step = stride or CHIP
     folder = out / "predict" / "scene"
     folder.mkdir(parents=True)
-    reset_peak()
-    start = time.perf_counter()
-    with rasterio.Env(GDAL_CACHEMAX=128), torch.inference_mode(), rasterio.open(path) as src:
+    with clock.timed(), rasterio.Env(GDAL_CACHEMAX=128), torch.inference_mode(), rasterio.open(path) as src:
         height, width = src.shape
         profile = {
             "driver": "GTiff", "height": height, "width": width, "crs": src.crs, "transform": src.transform,
@@ -191,62 +160,62 @@ def run_limit(path: Path, out: Path, stride: int | None, smooth: bool) -> float:
         labels.close()
         if scores is not None:
             scores.close()
-    return time.perf_counter() - start
 
 
-def run_case(name: str, kind: str) -> None:
+def polygons_limit(clock: Clock, folder: Path) -> None:
+    """Write the polygons of classes, in degrees, from whole masks without specks."""
+    import rasterio
+    import shapely
+    from pyproj import Transformer
+    from rasterio.features import shapes
+    from scipy.ndimage import binary_opening
+
+    radius = np.arange(8) - 3.5
+    disk = radius[:, None] ** 2 + radius**2 <= 16
+    with clock.timed(), rasterio.open(folder / "labels.tif") as src:
+        ids = src.read(1)
+        to = Transformer.from_crs(src.crs, "EPSG:4326", always_xy=True)
+        for i in POLYGON_CLASSES:
+            mask = binary_opening(ids == i, disk).view(np.uint8)
+            rings = [g["coordinates"] for g, _ in shapes(mask, mask=mask, transform=src.transform)]
+            geoms = np.array([shapely.Polygon(r[0], r[1:]) for r in rings], dtype=object)
+            geoms = shapely.transform(geoms, to.transform, interleaved=False)
+            features = [
+                {"type": "Feature", "properties": {"class_id": i}, "geometry": json.loads(g)}
+                for g in shapely.to_geojson(geoms)
+            ]
+            (folder / f"{i}.json").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def classes_of(out: Path) -> list[int]:
+    """Return the number of pixels of each class of what was predicted."""
     import rasterio
 
-    options = CASES[name]
-    size = int(options["size"])
-    path = make_raster(size)
-    path.read_bytes()  # into the page cache
-    with tempfile.TemporaryDirectory(dir=CACHE) as out:
-        run = run_ours if kind == "ours" else run_limit
-        seconds = run(path, Path(out), options.get("stride"), bool(options.get("smooth")))
-        result = {
-            "case": name,
-            "kind": kind,
-            "mpx_per_s": round(size * size / 1e6 / seconds, 2),
-            "peak_mb": round(peak_mb()),
-        }
-        with rasterio.open(Path(out) / "predict" / "scene" / "labels.tif") as src:
-            result["histogram"] = np.bincount(src.read(1).ravel(), minlength=CLASSES).tolist()
-    print(json.dumps(result))
+    counts = np.zeros(CLASSES, np.int64)
+    with rasterio.open(out / "predict" / "scene" / "labels.tif") as src:
+        for _, window in src.block_windows(1):
+            counts += np.bincount(src.read(1, window=window).ravel(), minlength=CLASSES)
+    return counts.tolist()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=DEFAULT, choices=list(CASES), metavar="CASE")
-    parser.add_argument("--python", action="append", default=[], help="also measure `ours` in this interpreter")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--one", choices=["ours", "limit"], help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        run_case(args.cases[0], args.one)
-        return
-    runs = [
-        ("limit", sys.executable),
-        ("ours", sys.executable),
-        *(("ours", python) for python in args.python),
-    ]
-    print("case | " + " | ".join(f"{kind} {python}: Mpx/s, peak MB" for kind, python in runs))
-    for case in args.cases:
-        results: list[list[dict[str, float]]] = [[] for _ in runs]
-        for _ in range(args.repeat):
-            for (kind, python), found in zip(runs, results, strict=True):
-                command = [python, "-W", "ignore", __file__, case, "--one", kind]
-                done = subprocess.run(
-                    command, capture_output=True, text=True, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-                )
-                if done.returncode:
-                    sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-                found.append(json.loads(done.stdout.splitlines()[-1]))
-        medians = [[statistics.median(r[key] for r in found) for key in ("mpx_per_s", "peak_mb")] for found in results]
-        cells = [f"{rate:.1f}, {peak:.0f}" for rate, peak in medians]
-        same = len({json.dumps(found[0]["histogram"]) for found in results}) == 1
-        print(f"{case} | " + " | ".join(cells) + ("" if same else " | RESULTS DIFFER"))
+def family(least: float, **options: Any) -> Family:
+    return Family(
+        (2048, 4096, 8192),
+        lambda clock, size: ours(clock, size, **options),
+        lambda clock, size: limit(clock, size, **options),
+        lambda size: size * size / 1e6,
+        "Mpx",
+        least,
+    )
 
+
+FAMILIES = {
+    "predict": family(0.9),
+    "half": family(0.9, stride=128),
+    "smooth": family(0.9, smooth=True),
+    "half-smooth": family(0.9, stride=128, smooth=True),
+    "polygons": family(0.6, polygons=True),
+}
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, FAMILIES)
