@@ -108,3 +108,24 @@ def threshold_backend_config() -> type[ThresholdBackendConfig]:
 @pytest.fixture
 def threshold_data_config() -> type[ThresholdDataConfig]:
     return ThresholdDataConfig
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real imagery and labels beside the checkout."""
+    folder = Path(__file__).parents[3].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs real imagery in ../shared/data")
+    return folder
+
+
+@pytest.fixture
+def run_pipeline(tmp_path: Path) -> Callable[..., None]:
+    """Run a pipeline as ``rastervision run inprocess`` does, from its saved config: all commands, or those given."""
+    from rastervision.pipeline.cli import _run_pipeline
+    from rastervision.pipeline.runner import InProcessRunner
+
+    def run(config: Any, *commands: str) -> None:
+        _run_pipeline(config, InProcessRunner(), str(tmp_path / "tmp"), commands=commands)
+
+    return run

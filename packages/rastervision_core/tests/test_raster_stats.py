@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-import random
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rastervision.core.box import Box
-from rastervision.core.data.raster_source import RasterioSource
+from rastervision.core.data.raster_source import MultiRasterSource, RasterioSource, TemporalMultiRasterSource
 from rastervision.core.data.raster_transformer import MinMaxTransformer
 from rastervision.core.raster_stats import (
     NoPixelsError,
     RasterStats,
+    _covering_windows,
+    _read_shape,
     get_chip,
     get_num_chips_to_sample,
     parallel_mean,
@@ -109,6 +112,103 @@ def test_nan_is_left_out(tmp_path: Path) -> None:
     _check(_stats([_source(tmp_path, image)], nodata_value=None), image.reshape(-1, 2))
 
 
+def test_infinity_is_left_out(tmp_path: Path) -> None:
+    image = _image(np.float32)
+    image[3:9, :, 1] = np.inf
+    image[20, 20, 0] = -np.inf
+
+    _check(
+        _stats([_source(tmp_path, image)], nodata_value=None), np.where(np.isinf(image), np.nan, image).reshape(-1, 2)
+    )
+
+
+@pytest.mark.parametrize("sample_prob", [None, 0.3])
+def test_the_number_of_threads_changes_no_digit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_prob: float | None
+) -> None:
+    image = np.random.default_rng(0).normal(3000, 500, (700, 900, 2)).astype(np.float32)
+    sources = [
+        _source(tmp_path, image, "a.tif", block_size=64),
+        _source(tmp_path, _image(np.uint16, (300, 2000, 2)), "b.tif"),
+    ]
+    monkeypatch.setattr("rastervision.core.raster_stats._READ_PIXELS", 10_000)
+    saved = []
+    for threads in (1, 2, 7):
+        monkeypatch.setattr("rastervision.core.utils.threads.num_threads", lambda n=threads: n)
+        saved.append(_stats(sources, sample_prob=sample_prob, chip_sz=50).to_dict())
+
+    assert saved[0] == saved[1] == saved[2]
+
+
+def test_sources_are_made_as_they_are_needed(tmp_path: Path) -> None:
+    """Thousands of scenes cannot all have their files open."""
+    paths = [write_geotiff(tmp_path / f"{i}.tif", _image(np.uint16) + i) for i in range(30)]
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    most = 0
+
+    def sources() -> Iterator[RasterioSource]:
+        nonlocal most
+        for path in paths:
+            source = RasterioSource(str(path))
+            alive.add(source)
+            most = max(most, len(alive))
+            yield source
+            del source
+
+    stats = RasterStats()
+    stats.compute(sources())
+
+    assert stats.to_dict() == _stats([RasterioSource(str(p)) for p in paths]).to_dict()
+    assert most < 15
+
+
+def test_several_sources_as_one(tmp_path: Path) -> None:
+    a, b = _image(np.uint16), _image(np.uint16) + 50
+    b[:7] = 0
+    sources = [_source(tmp_path, a, "a.tif"), _source(tmp_path, b, "b.tif", nodata=0)]
+
+    stats = _stats([MultiRasterSource(sources)])
+    series = _stats([TemporalMultiRasterSource(sources)])
+
+    _check(stats, np.concatenate([_without(a, 0), _without(b, 0)], axis=1))
+    _check(series, np.concatenate([_without(a, 0), _without(b, 0)]))
+
+
+@pytest.mark.parametrize(
+    ("block_shape", "bands", "expected"),
+    [
+        ((256, 256), 3, (1024, 1024)),
+        ((512, 512), 8, (512, 1024)),
+        ((1024, 1024), 8, (1024, 1024)),
+        ((1, 40000), 8, (13, 40000)),
+        ((8192, 8192), 3, (128, 8192)),
+        ((128, 128), 300, (128, 128)),
+        ((1, 1), 1, (1024, 1024)),
+    ],
+)
+def test_windows_are_whole_blocks_of_a_bounded_size(
+    block_shape: tuple[int, int], bands: int, expected: tuple[int, int]
+) -> None:
+    class Source:
+        num_channels = bands
+        dtype = np.dtype(np.uint16)
+
+    Source.block_shape = block_shape  # type: ignore[attr-defined]
+
+    assert _read_shape(Source()) == expected  # type: ignore[arg-type]
+
+
+def test_windows_begin_at_blocks_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rastervision.core.raster_stats._READ_PIXELS", 64 * 64)
+    monkeypatch.setattr("rastervision.core.raster_stats._READ_WIDTH", 64)
+    source = _source(tmp_path, _image(np.uint8, (300, 200, 1)), block_size=64, bbox=Box(30, 100, 290, 180))
+
+    windows = [w.to_global_coords(source.bbox) for _, w in _covering_windows([source], 300)]
+
+    assert sum(w.area for w in windows) == source.bbox.area
+    assert windows[:3] == [Box(30, 100, 64, 128), Box(30, 128, 64, 180), Box(64, 100, 128, 128)]
+
+
 def test_only_the_bbox_counts(tmp_path: Path) -> None:
     image = _image(np.uint8)
 
@@ -126,8 +226,15 @@ def test_transformers_that_see_the_chip_get_the_chip_size(tmp_path: Path) -> Non
     _check(stats, np.concatenate(chips))
 
 
+def test_samples_are_the_same_each_time(tmp_path: Path) -> None:
+    source = _source(tmp_path, _image(np.uint16, (100, 100, 1)))
+
+    first, second = (_stats([source], sample_prob=0.2, chip_sz=10).to_dict() for _ in range(2))
+
+    assert first == second
+
+
 def test_samples_are_near_the_truth(tmp_path: Path) -> None:
-    random.seed(0)
     image = _image(np.uint8, (300, 300, 1)) + 1
 
     stats = _stats([_source(tmp_path, image)], sample_prob=0.5, chip_sz=20)
@@ -183,7 +290,7 @@ def test_merging_is_exact_for_a_small_case() -> None:
 
 
 def test_sources_without_data_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(NoPixelsError, match=r"no pixel with data in 1 raster source"):
+    with pytest.raises(NoPixelsError, match=r"no pixel with data \(values equal to nodata_value=0"):
         _stats([_source(tmp_path, np.zeros((5, 5, 1), np.uint8))])
     with pytest.raises(NoPixelsError):
         _stats([])

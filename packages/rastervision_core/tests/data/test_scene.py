@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shapely.geometry import LineString, Point, box
+from shapely.geometry import LineString, Point, Polygon, box
 
 from rastervision.core.box import Box
 from rastervision.core.data.raster_source.raster_source import RasterSource
 from rastervision.core.data.raster_source.rasterio_source import RasterioSourceConfig
 from rastervision.core.data.scene import Scene
 from rastervision.pipeline.errors import ConfigError, NotReadableError, RasterVisionError
+from rastervision.testing import write_geojson
 from rastervision.testing.scenes import make_square_scene, square_classes, square_labels
 
 SQUARE = Box(24, 32, 72, 96)
@@ -72,6 +73,39 @@ def test_aois_elsewhere_are_an_error_and_not_no_aoi(tmp_path: Path) -> None:
     # 0.31 drops them all and then uses the whole scene
     with pytest.raises(ConfigError, match="none of its 1 AOI polygons meets the scene"):
         Scene("s", raster_source(tmp_path), aoi_polygons=[box(1000, 1000, 1100, 1100)])
+
+
+def test_aois_without_area_in_the_scene_are_none_of_it(tmp_path: Path) -> None:
+    source = raster_source(tmp_path)
+    line, beside = Polygon([(0, 0), (5, 5), (9, 9)]), box(128, 0, 200, 50)
+    for polygons in ([line], [beside], [line, beside]):
+        with pytest.raises(ConfigError, match=r"Scene 's': none of its \d AOI polygons meets the scene"):
+            Scene("s", source, aoi_polygons=polygons)
+    assert Scene("s", source, aoi_polygons=[line, box(0, 0, 5, 5)]).aoi_polygons == [box(0, 0, 5, 5)]
+
+
+def test_an_aoi_that_crosses_itself_is_the_area_it_covers(tmp_path: Path) -> None:
+    bowtie = Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+    scene = Scene("s", raster_source(tmp_path), aoi_polygons=[bowtie])
+    assert scene.aoi_polygons[0].is_valid
+    assert scene.aoi_polygons[0].area == pytest.approx(50)
+
+
+def test_labels_and_predictions_that_lie_elsewhere_are_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from rastervision.core.data import GeoJSONVectorSource, ObjectDetectionLabelSource
+
+    source = raster_source(tmp_path)
+    x, y = source.crs_transformer.pixel_to_map((np.array([900, 910]), np.array([900, 910])))
+    path = write_geojson(tmp_path / "far.json", [box(x[0], y[1], x[1], y[0])], [{"class_id": 0}])
+    labels = ObjectDetectionLabelSource(GeoJSONVectorSource(str(path), source.crs_transformer))
+
+    Scene("s", source, label_source=labels)
+
+    assert "do not overlap the imagery" in caplog.text
+    assert labels.bbox == source.bbox
+    assert len(labels.get_labels()) == 0
 
 
 def test_says_which_scene_has_a_missing_image(tmp_path: Path) -> None:

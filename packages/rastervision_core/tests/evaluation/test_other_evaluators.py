@@ -28,6 +28,7 @@ from rastervision.core.evaluation import (
     ObjectDetectionEvaluatorConfig,
     compute_metrics,
 )
+from rastervision.core.evaluation.preview import draw_boxes, write_preview
 from rastervision.pipeline.errors import ConfigError, NotReadableError
 from rastervision.testing.scenes import make_square_scene
 
@@ -57,6 +58,39 @@ def test_cells_of_both_are_counted() -> None:
     assert (square["gt_count"], square["pred_count"], square["relative_frequency"]) == (2, 1, 2 / 3)
     assert (square["metrics"]["precision"], square["metrics"]["recall"]) == (1, 0.5)
     assert average["metrics"]["recall"] == pytest.approx(2 / 3)
+
+
+def test_cells_need_not_come_in_the_same_order() -> None:
+    truth = cells(0, 1, 1, 0)
+    ordered, shuffled = ChipClassificationEvaluation(CLASSES), ChipClassificationEvaluation(CLASSES)
+    found = cells(0, 1, 0, 1)
+    other = ChipClassificationLabels({c: (found[c].class_id, None) for c in reversed(CELLS)})
+
+    ordered.compute(gt_labels=truth, pred_labels=found)
+    shuffled.compute(gt_labels=truth, pred_labels=other)
+
+    assert ordered.to_json() == shuffled.to_json()
+    assert ordered.conf_mat is not None
+    assert ordered.conf_mat.tolist() == [[1, 1], [1, 1]]
+
+
+def test_the_null_class_can_be_left_out() -> None:
+    classes = ClassConfig(names=["background", "square"], null_class="background")
+    config = ChipClassificationEvaluatorConfig(output_uri="/x", ignore_null_class=True)
+    of_cells = config.build(classes).evaluate_predictions(cells(0, 1, 1, 0), cells(1, 1, 0, 0))
+    of_boxes = ObjectDetectionEvaluatorConfig(output_uri="/x", ignore_null_class=True).build(classes)
+    detected = of_boxes.evaluate_predictions(
+        boxes([[0, 0, 9, 9], [20, 20, 29, 29]], [0, 1]), boxes([[0, 0, 9, 9], [20, 20, 29, 29]], [1, 1])
+    )
+
+    item = of_cells.class_to_eval_item[1]
+    assert list(of_cells.class_to_eval_item) == list(detected.class_to_eval_item) == [1]
+    assert (item.true_pos, item.false_pos, item.false_neg, item.true_neg) == (1, 0, 1, 0)
+    item = detected.class_to_eval_item[1]
+    assert (item.true_pos, item.false_pos, item.false_neg) == (1, 1, 0)
+    assert config.json()["ignore_null_class"] is True
+    with pytest.raises(ConfigError, match="no class is the null class"):
+        config.build(CLASSES).evaluate_predictions(cells(), cells())
 
 
 def test_scenes_without_cells_have_no_metrics() -> None:
@@ -187,3 +221,62 @@ def test_missing_predictions_are_named(tmp_path: Path, task: str) -> None:
 
     with pytest.raises(NotReadableError, match=rf"scene '{scene.id}' cannot be read from .*json"):
         config(output_uri=str(tmp_path)).build(CLASSES).evaluate_scene(scene)
+
+
+def test_missing_labels_are_named(tmp_path: Path) -> None:
+    """They are a line in the log of 0.31."""
+    scene = make_scene(tmp_path, "od")
+    assert scene.label_store is not None
+    scene.label_store.save(boxes([], []))
+    (tmp_path / "scene-labels.json").unlink()
+
+    with pytest.raises(NotReadableError, match=r"Scene 'scene'.*scene-labels\.json"):
+        ObjectDetectionEvaluator(CLASSES).process([scene])
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------
+
+
+def colours_of(panel: Any) -> set[tuple[int, ...]]:
+    return {tuple(color) for color in panel.reshape(-1, 3).tolist()}
+
+
+@pytest.mark.parametrize("task", ["od", "cc"])
+def test_boxes_and_cells_are_drawn_over_the_image(tmp_path: Path, task: str) -> None:
+    from PIL import Image
+
+    scene = make_scene(tmp_path, task)
+    assert scene.label_store is not None
+    classes = ClassConfig(names=["background", "square"], colors=["#123456", "#ff00ff"])
+    scene.label_store.save(
+        boxes([[4, 8, 14, 18]], [1]) if task == "od" else ChipClassificationLabels({CELLS[0]: (1, None)})
+    )
+
+    write_preview(scene, classes, str(tmp_path / "p.png"))
+
+    picture = np.asarray(Image.open(tmp_path / "p.png"))
+    side = (picture.shape[1] - 4 * 12) // 3
+    panels = [picture[53 : side // 2 + 53, 12 + i * (side + 12) :][:, :side] for i in range(3)]
+    assert (255, 0, 255) not in colours_of(panels[0])
+    assert (255, 0, 255) in colours_of(panels[1])
+    assert (255, 0, 255) in colours_of(panels[2])
+    # the scene begins at (16, 32) of its image, and the true square at (20, 40)
+    if task == "od":
+        _, cols = np.nonzero((panels[1] == (255, 0, 255)).all(axis=-1))
+        assert abs(cols.min() / side - 8 / 64) < 0.02
+        assert abs(cols.max() / side - 18 / 64) < 0.02
+
+
+def test_boxes_are_drawn_to_scale() -> None:
+    image = np.zeros((50, 100, 3), np.uint8)
+    palette = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
+
+    outlined = draw_boxes(image, np.array([[120.0, 40, 160, 80]]), [1], palette, Box(100, 20, 200, 220))
+    filled = draw_boxes(image, np.array([[120.0, 40, 160, 80]]), [0], palette, Box(100, 20, 200, 220), fill=0.5)
+
+    rows, cols = np.nonzero(outlined.any(axis=-1))
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (10, 29, 10, 29)
+    assert not outlined[15:25, 15:25].any()
+    assert abs(filled[20, 20].astype(int) - (127, 0, 0)).max() <= 1
+    assert filled[10, 10].tolist() == [255, 0, 0]
+    assert not image.any()

@@ -113,6 +113,16 @@ def test_predictions_of_another_size_are_refused(tmp_path: Path) -> None:
         SemanticSegmentationEvaluator(square_classes()).evaluate_scene(make_scene(tmp_path, None))
 
 
+@pytest.mark.parametrize(("name", "labels"), [("predict/labels.tif", "vector"), ("scene-labels.tif", "raster")])
+def test_damaged_files_are_named(tmp_path: Path, name: str, labels: str) -> None:
+    scene = make_scene(tmp_path, prediction(), labels=labels)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(NotReadableError, match=rf"Scene 'scene': .*{name} cannot be read at"):
+        SemanticSegmentationEvaluator(square_classes()).process([scene])
+
+
 def test_class_ids_of_a_raster_outside_the_classes_are_named(tmp_path: Path) -> None:
     make_scene(tmp_path, prediction())
     config = make_square_scene(tmp_path, size=SIZE, labels="raster")

@@ -332,14 +332,6 @@ def test_configs_are_the_same_after_saving(config: Config, tmp_path: Path) -> No
         assert back == config
 
 
-@pytest.mark.parametrize("config", EXAMPLES[1:3])
-def test_sources_that_this_release_cannot_build_say_so(config: Any) -> None:
-    with pytest.raises(ConfigError, match=r"/x/[ci]\.json cannot be read: this release has no xarray_source"):
-        config.build()
-    with pytest.raises(ConfigError, match=r"cannot be read: this release does not read STAC items yet"):
-        config.stac.build()
-
-
 def test_wrong_stac_configs_are_named() -> None:
     with pytest.raises(ValidationError, match="stac"):
         XarraySourceConfig.model_validate({"stac": {"type_hint": "stac_item", "url": "a"}})

@@ -229,6 +229,21 @@ def test_analyze_writes_statistics_of_each_group(make_pipeline: MakePipeline, tm
     assert 60 < stats["means"][0] < 120
 
 
+def test_many_scenes_are_analyzed_one_by_one(
+    make_pipeline: MakePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = [StatsTransformerConfig()]
+    scenes = [make_square_scene(tmp_path / "data", n, dtype="uint16", transformers=transformers) for n in "abc"]
+    dataset = DatasetConfig(class_config=square_classes(), train_scenes=scenes, validation_scenes=[])
+    saved = []
+    for run, limit in (("all", 200), ("each", 2)):
+        monkeypatch.setattr("rastervision.core.rv_pipeline.rv_pipeline._MAX_OPEN_SCENES", limit)
+        build(make_pipeline(run, dataset=dataset), tmp_path).analyze()
+        saved.append((tmp_path / run / "analyze/stats/train_scenes/stats.json").read_text())
+
+    assert saved[0] == saved[1]
+
+
 def test_an_analyzer_with_one_file_for_all_groups_runs_once_over_all_scenes(
     make_pipeline: MakePipeline, tmp_path: Path
 ) -> None:

@@ -8,10 +8,12 @@ from rastervision.core.backend.backend import BackendConfig
 from rastervision.core.data.class_config import ClassConfig
 from rastervision.core.data.dataset_config import DatasetConfig
 from rastervision.core.data.label_source.chip_classification_label_source import ChipClassificationLabelSourceConfig
+from rastervision.core.data.label_source.chip_regression_label_source import ChipRegressionLabelSourceConfig
 from rastervision.core.data.label_source.label_source import LabelSourceConfig
 from rastervision.core.data.label_source.object_detection_label_source import ObjectDetectionLabelSourceConfig
 from rastervision.core.data.label_source.semantic_segmentation_label_source import SemanticSegmentationLabelSourceConfig
 from rastervision.core.data.label_store.chip_classification_geojson_store import ChipClassificationGeoJSONStoreConfig
+from rastervision.core.data.label_store.chip_regression_geojson_store import ChipRegressionGeoJSONStoreConfig
 from rastervision.core.data.label_store.label_store import LabelStoreConfig
 from rastervision.core.data.label_store.object_detection_geojson_store import ObjectDetectionGeoJSONStoreConfig
 from rastervision.core.data.label_store.semantic_segmentation_label_store import SemanticSegmentationLabelStoreConfig
@@ -41,12 +43,14 @@ from rastervision.core.data.vector_transformer.class_inference_transformer impor
 from rastervision.core.data.vector_transformer.shift_transformer import ShiftTransformerConfig
 from rastervision.core.data.vector_transformer.vector_transformer import VectorTransformerConfig
 from rastervision.core.evaluation.chip_classification_evaluator import ChipClassificationEvaluatorConfig
+from rastervision.core.evaluation.chip_regression_evaluator import ChipRegressionEvaluatorConfig
 from rastervision.core.evaluation.classification_evaluator import ClassificationEvaluatorConfig
 from rastervision.core.evaluation.evaluator import EvaluatorConfig
 from rastervision.core.evaluation.object_detection_evaluator import ObjectDetectionEvaluatorConfig
 from rastervision.core.evaluation.semantic_segmentation_evaluator import SemanticSegmentationEvaluatorConfig
-from rastervision.core.rv_pipeline.chip_classification import ChipClassificationConfig
+from rastervision.core.rv_pipeline.chip_classification import ChipClassificationConfig, ChipClassificationPredictOptions
 from rastervision.core.rv_pipeline.chip_options import ChipOptions, WindowSamplingConfig
+from rastervision.core.rv_pipeline.chip_regression import ChipRegressionConfig
 from rastervision.core.rv_pipeline.object_detection import (
     ObjectDetectionChipOptions,
     ObjectDetectionConfig,
@@ -59,6 +63,7 @@ from rastervision.core.rv_pipeline.semantic_segmentation import (
     SemanticSegmentationConfig,
     SemanticSegmentationPredictOptions,
 )
+from rastervision.core.utils.cog import CogifyConfig
 from rastervision.pipeline.builder import ConfigBuilder
 from rastervision.pipeline.config import Config
 from rastervision.pipeline.pipeline import PipelineConfig
@@ -81,6 +86,7 @@ from rastervision.pytorch_backend.learner_config.object_detection import (
     ObjectDetectionLearnerConfig,
     ObjectDetectionModelConfig,
 )
+from rastervision.pytorch_backend.learner_config.optimizer import LRScheduleConfig, OptimizerConfig
 from rastervision.pytorch_backend.learner_config.plot_options import PlotOptions
 from rastervision.pytorch_backend.learner_config.regression import (
     RegressionDataConfig,
@@ -99,6 +105,7 @@ from rastervision.pytorch_backend.learner_config.semantic_segmentation import (
 )
 from rastervision.pytorch_backend.learner_config.solver import SolverConfig
 from rastervision.pytorch_backend.pytorch_chip_classification import PyTorchChipClassificationConfig
+from rastervision.pytorch_backend.pytorch_chip_regression import PyTorchChipRegressionConfig
 from rastervision.pytorch_backend.pytorch_learner_backend import PyTorchLearnerBackendConfig
 from rastervision.pytorch_backend.pytorch_object_detection import PyTorchObjectDetectionConfig
 from rastervision.pytorch_backend.pytorch_semantic_segmentation import PyTorchSemanticSegmentationConfig
@@ -228,6 +235,23 @@ class _ExternalModuleConfigFields:
         """Download the GitHub repository again even if it is cached."""
     def clear_force_reload(self) -> Self: ...
 
+class _LRScheduleConfigFields:
+    def with_name(self, value: Literal["constant", "cosine", "plateau"]) -> Self:
+        """cosine falls to min_lr_fraction at the end; plateau falls when validation no longer gains."""
+    def clear_name(self) -> Self: ...
+    def with_warmup_epochs(self, value: int) -> Self:
+        """Epochs in which the rate rises linearly to solver.lr."""
+    def clear_warmup_epochs(self) -> Self: ...
+    def with_min_lr_fraction(self, value: float) -> Self:
+        """Lowest rate of cosine and plateau, as a fraction of solver.lr."""
+    def clear_min_lr_fraction(self) -> Self: ...
+    def with_patience(self, value: int) -> Self:
+        """plateau: epochs without a gain that are waited for."""
+    def clear_patience(self) -> Self: ...
+    def with_factor(self, value: float) -> Self:
+        """plateau: what the rate is multiplied by."""
+    def clear_factor(self) -> Self: ...
+
 class _LabelSourceConfigFields: ...
 class _LabelStoreConfigFields: ...
 
@@ -247,9 +271,17 @@ class _LearnerConfigFields:
     def with_save_model_bundle(self, value: bool) -> Self:
         """Write a bundle of weights and config after training."""
     def clear_save_model_bundle(self) -> Self: ...
+    def with_export_onnx(self, value: bool) -> Self:
+        """Add the model to the bundle as model.onnx, with which PyTorch is not needed to predict."""
+    def clear_export_onnx(self) -> Self: ...
     def with_log_tensorboard(self, value: bool) -> Self:
         """Write TensorBoard logs."""
     def clear_log_tensorboard(self) -> Self: ...
+    def with_loggers(self, value: list[str]) -> Self:
+        """More loggers by name, such as mlflow or wandb; `rastervision plugins` lists those there are."""
+    def clear_loggers(self) -> Self: ...
+    def with_logger(self, value: str) -> Self: ...
+    def add_logger(self, value: str) -> Self: ...
     def with_run_tensorboard(self, value: bool) -> Self:
         """Run a TensorBoard server during training."""
     def clear_run_tensorboard(self) -> Self: ...
@@ -279,8 +311,29 @@ class _ModelConfigFields:
     def with_extra_args(self, value: dict[str, Any]) -> Self:
         """More keyword arguments of the function that makes the model."""
     def clear_extra_args(self) -> Self: ...
+    def with_architecture(self, value: str | None) -> Self:
+        """Model of another library, overrides backbone: timm:MODEL, smp:DECODER/ENCODER (segmentation), or
+        torchgeo:MODEL/WEIGHTS. Each library is an extra of rastervision_pytorch_learner.
+        """
+    def clear_architecture(self) -> Self: ...
+    def with_temporal_pooling(self, value: Literal["mean", "max"] | None) -> Self:
+        """How outputs are pooled over time for inputs (N, T, C, H, W); each time step is run on its own. None if inputs
+        have no time steps.
+        """
+    def clear_temporal_pooling(self) -> Self: ...
 
 class _ObjectDetectionDataConfigFields: ...
+
+class _OptimizerConfigFields:
+    def with_name(self, value: Literal["adam", "adamw", "sgd"]) -> Self:
+        """Adam, AdamW, or SGD with momentum."""
+    def clear_name(self) -> Self: ...
+    def with_weight_decay(self, value: float) -> Self:
+        """Weight decay; 0.01 is common with adamw."""
+    def clear_weight_decay(self) -> Self: ...
+    def with_momentum(self, value: float) -> Self:
+        """Momentum of sgd; unused by the others."""
+    def clear_momentum(self) -> Self: ...
 
 class _PipelineConfigFields:
     def with_root_uri(self, value: str | None) -> Self:
@@ -397,7 +450,7 @@ class _SceneConfigFields:
         """Where predictions are stored; the pipeline has a default."""
     def clear_label_store(self) -> Self: ...
     def with_aoi_uris(self, value: list[str] | None) -> Self:
-        """GeoJSON files with polygons: the parts of the scene that are labelled or of interest."""
+        """GeoJSON or other vector files with polygons: the parts of the scene that are labelled or of interest."""
     def clear_aoi_uris(self) -> Self: ...
     def with_aoi_uri(self, value: str) -> Self: ...
     def add_aoi_uri(self, value: str) -> Self: ...
@@ -417,6 +470,9 @@ class _SolverConfigFields:
     def with_batch_sz(self, value: int) -> Self:
         """Chips per step, over all processes."""
     def clear_batch_sz(self) -> Self: ...
+    def with_optimizer(self, value: Part[OptimizerConfig], **values: Any) -> Self:
+        """What changes the weights."""
+    def clear_optimizer(self) -> Self: ...
     def with_one_cycle(self, value: bool) -> Self:
         """Raise the learning rate, then lower it, once over the training."""
     def clear_one_cycle(self) -> Self: ...
@@ -424,6 +480,15 @@ class _SolverConfigFields:
         """Epochs after which the learning rate is divided by 10."""
     def clear_multi_stage(self) -> Self: ...
     def add_multi_stage(self, value: int) -> Self: ...
+    def with_lr_schedule(self, value: Part[LRScheduleConfig] | None, **values: Any) -> Self:
+        """Learning-rate schedule in place of one_cycle; not with multi_stage."""
+    def clear_lr_schedule(self) -> Self: ...
+    def with_loss(self, value: Literal["cross_entropy", "dice", "focal"]) -> Self:
+        """Loss of classification and segmentation, unless there is an external one."""
+    def clear_loss(self) -> Self: ...
+    def with_focal_gamma(self, value: float) -> Self:
+        """focal: how much less pixels count that are easy."""
+    def clear_focal_gamma(self) -> Self: ...
     def with_class_loss_weights(self, value: Sequence[float] | None) -> Self:
         """Weight of each class in the loss, in the order of the class names."""
     def clear_class_loss_weights(self) -> Self: ...
@@ -433,11 +498,26 @@ class _SolverConfigFields:
         """Class that the loss leaves out; negative numbers count from the last class."""
     def clear_ignore_class_index(self) -> Self: ...
     def with_external_loss_def(self, value: Part[ExternalModuleConfig] | None, **values: Any) -> Self:
-        """Where the loss is defined, if it is not cross entropy."""
+        """Where the loss is defined, if it is none of those."""
     def clear_external_loss_def(self) -> Self: ...
-    def with_mixed_precision(self, value: bool) -> Self:
-        """Compute in 16 bits where the device gains by it (CUDA)."""
+    def with_mixed_precision(self, value: bool | Literal["bf16", "fp16"]) -> Self:
+        """Compute in 16 bits: True where the device gains by it (CUDA), else the kind that is named."""
     def clear_mixed_precision(self) -> Self: ...
+    def with_accumulate_batches(self, value: int) -> Self:
+        """Batches whose gradients are added for one step."""
+    def clear_accumulate_batches(self) -> Self: ...
+    def with_max_grad_norm(self, value: float | None) -> Self:
+        """Gradients with a greater norm are scaled to it."""
+    def clear_max_grad_norm(self) -> Self: ...
+    def with_ema_decay(self, value: float | None) -> Self:
+        """Decay, as 0.999, of a running mean of the weights that is measured and kept in their place."""
+    def clear_ema_decay(self) -> Self: ...
+    def with_compile_model(self, value: bool) -> Self:
+        """Compile the model with torch.compile before training."""
+    def clear_compile_model(self) -> Self: ...
+    def with_early_stopping_patience(self, value: int | None) -> Self:
+        """Stop after this many epochs without a gain on the validation data."""
+    def clear_early_stopping_patience(self) -> Self: ...
     def with_seed(self, value: int | None) -> Self:
         """Seed of all random numbers; None draws anew each time."""
     def clear_seed(self) -> Self: ...
@@ -454,6 +534,11 @@ class _VectorOutputConfigFields:
         this class.
         """
     def clear_threshold(self) -> Self: ...
+    def with_format(self, value: Literal["geojson", "gpkg", "geoparquet"]) -> Self:
+        """Of the file. GeoJSON is in longitude and latitude; GeoPackage and GeoParquet keep the CRS of the image, and
+        have the columns class_id and class_name.
+        """
+    def clear_format(self) -> Self: ...
 
 class _VectorSourceConfigFields:
     def with_transformers(self, value: list[Part[VectorTransformerConfig]], **values: Any) -> Self:
@@ -505,6 +590,11 @@ class _WindowSamplingConfigFields:
     def with_within_aoi(self, value: bool) -> Self:
         """Whether windows must lie in the AOI, or only touch it."""
     def clear_within_aoi(self) -> Self: ...
+
+class _AuxCommandConfigFields(_PipelineConfigFields):
+    def with_config(self, value: dict[str, Any]) -> Self:
+        """What the command is to do."""
+    def clear_config(self) -> Self: ...
 
 class _BufferTransformerConfigFields(_VectorTransformerConfigFields):
     def with_geom_type(self, value: str) -> Self:
@@ -563,6 +653,45 @@ class _ChipClassificationLabelSourceConfigFields(_LabelSourceConfigFields):
         """Infer cells when they are asked for, not when the scene is built."""
     def clear_lazy(self) -> Self: ...
 
+class _ChipClassificationPredictOptionsFields(_PredictOptionsFields):
+    def with_probabilities(self, value: bool) -> Self:
+        """Store the probability of each class as its score; else what the model gives, which is not bounded, as
+        releases up to 0.31 did.
+        """
+    def clear_probabilities(self) -> Self: ...
+
+class _ChipRegressionEvaluatorConfigFields(_EvaluatorConfigFields): ...
+
+class _ChipRegressionLabelSourceConfigFields(_LabelSourceConfigFields):
+    def with_vector_source(self, value: Part[VectorSourceConfig] | str | None = ..., **values: Any) -> Self:
+        """Features from which the targets are told. Steps that give points and lines a width of one pixel are added
+        unless there are such steps.
+        """
+    def clear_vector_source(self) -> Self: ...
+    def with_raster_source(self, value: Part[RasterSourceConfig] | str | None = ..., **values: Any) -> Self:
+        """Instead of features: a raster with a channel per target, whose mean in a cell is the target."""
+    def clear_raster_source(self) -> Self: ...
+    def with_aggregations(
+        self,
+        value: Literal["mean", "sum", "count", "coverage"] | dict[str, Literal["mean", "sum", "count", "coverage"]],
+    ) -> Self:
+        """Features: how a target is told from those in a cell, for all targets or by name. mean of a property, weighted
+        by area; sum of a property or count, with the share of each feature in the cell; or coverage, the covered share
+        of the cell.
+        """
+    def clear_aggregations(self) -> Self: ...
+    def with_properties(self, value: dict[str, str]) -> Self:
+        """Features: property of a target that has not the same name as the target."""
+    def clear_properties(self) -> Self: ...
+    def with_missing_value(self, value: float | None) -> Self:
+        """Target of cells without features (mean) or without pixels that have data. If not given, it is not known
+        there, and does not count.
+        """
+    def clear_missing_value(self) -> Self: ...
+    def with_cell_sz(self, value: int | None) -> Self:
+        """Side of the cells of the scene in pixels; the chip size of the pipeline if not given."""
+    def clear_cell_sz(self) -> Self: ...
+
 class _ClassInferenceTransformerConfigFields(_VectorTransformerConfigFields):
     def with_default_class_id(self, value: int | None) -> Self:
         """Class of features that nothing else tells the class of; null drops them."""
@@ -576,7 +705,13 @@ class _ClassInferenceTransformerConfigFields(_VectorTransformerConfigFields):
         """Class name in the labels -> class name in the class config."""
     def clear_class_name_mapping(self) -> Self: ...
 
-class _ClassificationEvaluatorConfigFields(_EvaluatorConfigFields): ...
+class _ClassificationEvaluatorConfigFields(_EvaluatorConfigFields):
+    def with_ignore_null_class(self, value: bool) -> Self:
+        """Whether to leave out what is of the null class in truth, such as pixels without label, and the metrics of the
+        null class. What is predicted as null still counts as a miss of its true class.
+        """
+    def clear_ignore_null_class(self) -> Self: ...
+
 class _ClassificationLearnerConfigFields(_LearnerConfigFields): ...
 class _ClassificationModelConfigFields(_ModelConfigFields): ...
 
@@ -594,15 +729,22 @@ class _GeoDataConfigFields(_DataConfigFields):
 
 class _GeoJSONStoreConfigFields(_LabelStoreConfigFields):
     def with_uri(self, value: str | None) -> Self:
-        """The GeoJSON file; <predict_uri>/<scene id>.json if not set."""
+        """The file; <predict_uri>/<scene id>.json if not set. GeoJSON, or by its extension GeoPackage (.gpkg),
+        FlatGeobuf (.fgb) or GeoParquet (.parquet), which keep the CRS of the image.
+        """
     def clear_uri(self) -> Self: ...
 
 class _GeoJSONVectorSourceConfigFields(_VectorSourceConfigFields):
     def with_uris(self, value: str | list[str]) -> Self:
-        """One or several GeoJSON files; their features are put together."""
+        """One or several files; their features are put together. GeoJSON, or by its extension GeoPackage (.gpkg),
+        FlatGeobuf (.fgb), Shapefile (.shp, .zip), GeoParquet (.parquet) or GeoJSON by lines (.geojsonl).
+        """
     def clear_uris(self) -> Self: ...
     def with_uri(self, value: str) -> Self: ...
     def add_uri(self, value: str) -> Self: ...
+    def with_layer(self, value: str | None) -> Self:
+        """Name of the layer to read, for files with several layers."""
+    def clear_layer(self) -> Self: ...
 
 class _ImageDataConfigFields(_DataConfigFields):
     def with_data_format(self, value: str | None) -> Self:
@@ -705,6 +847,9 @@ class _PyTorchLearnerBackendConfigFields(_BackendConfigFields):
     def with_save_all_checkpoints(self, value: bool) -> Self:
         """Keep the weights of every epoch, not only of the last."""
     def clear_save_all_checkpoints(self) -> Self: ...
+    def with_export_onnx(self, value: bool) -> Self:
+        """Add the model to the bundle as model.onnx, with which PyTorch is not needed to predict."""
+    def clear_export_onnx(self) -> Self: ...
 
 class _RGBClassTransformerConfigFields(_RasterTransformerConfigFields):
     def with_class_config(self, value: Part[ClassConfig], **values: Any) -> Self:
@@ -860,7 +1005,9 @@ class _StatsAnalyzerConfigFields(_AnalyzerConfigFields):
         """
     def clear_output_uri(self) -> Self: ...
     def with_sample_prob(self, value: float | None) -> Self:
-        """Part of the pixels to use, more than 0 and at most 1, in random squares; None: all pixels."""
+        """Part of the pixels to use, more than 0 and at most 1, in random squares, the same ones in each run; None: all
+        pixels.
+        """
     def clear_sample_prob(self) -> Self: ...
     def with_chip_sz(self, value: int) -> Self:
         """Size of the squares."""
@@ -884,28 +1031,39 @@ class _StatsTransformerConfigFields(_RasterTransformerConfigFields):
 
 class _XarraySourceConfigFields(_RasterSourceConfigFields):
     def with_stac(self, value: Part[STACItemConfig] | Part[STACItemCollectionConfig], **values: Any) -> Self:
-        """The item, or the items, with the images."""
+        """The item, or the items, with the images. The URI may also be that of a .nc or .zarr file, whose variables are
+        the assets then.
+        """
     def clear_stac(self) -> Self: ...
     def with_allow_streaming(self, value: bool) -> Self:
-        """Read parts of the images as they are needed instead of loading all of them at once."""
+        """Read parts of remote images as needed instead of downloading them first."""
     def clear_allow_streaming(self) -> Self: ...
     def with_bbox_map_coords(self, value: tuple[float, float, float, float] | None) -> Self:
-        """Part of the images to use, as (ymin, xmin, ymax, xmax) in longitude and latitude; not together with bbox."""
+        """Part of the images to use, as (ymin, xmin, ymax, xmax) in longitude and latitude; not together with bbox.
+        Over the antimeridian xmin is greater than xmax.
+        """
     def clear_bbox_map_coords(self) -> Self: ...
     def with_temporal(self, value: bool) -> Self:
         """Whether the items are a time series: chips are (T, H, W, C) then."""
     def clear_temporal(self) -> Self: ...
     def with_stackstac_args(self, value: dict[str, Any]) -> Self:
-        """More arguments for stackstac.stack()."""
+        """How images of several items, sizes or CRSs are shown as one, in the words of stackstac.stack(): assets, epsg,
+        resolution, bounds, bounds_latlon, snap_bounds, resampling, dtype (float64 if not given), fill_value, rescale
+        (true if not given), sortby_date. What concerns chunks and coordinates has no effect.
+        """
     def clear_stackstac_args(self) -> Self: ...
 
 class _ChipClassificationConfigFields(_RVPipelineConfigFields): ...
 class _ChipClassificationEvaluatorConfigFields(_ClassificationEvaluatorConfigFields): ...
 class _ChipClassificationGeoJSONStoreConfigFields(_GeoJSONStoreConfigFields): ...
+class _ChipRegressionConfigFields(_RVPipelineConfigFields): ...
+class _ChipRegressionGeoJSONStoreConfigFields(_GeoJSONStoreConfigFields): ...
+class _CogifyConfigFields(_AuxCommandConfigFields): ...
 class _ObjectDetectionConfigFields(_RVPipelineConfigFields): ...
 class _ObjectDetectionEvaluatorConfigFields(_ClassificationEvaluatorConfigFields): ...
 class _ObjectDetectionGeoJSONStoreConfigFields(_GeoJSONStoreConfigFields): ...
 class _PyTorchChipClassificationConfigFields(_PyTorchLearnerBackendConfigFields): ...
+class _PyTorchChipRegressionConfigFields(_PyTorchLearnerBackendConfigFields): ...
 class _PyTorchObjectDetectionConfigFields(_PyTorchLearnerBackendConfigFields): ...
 class _PyTorchSemanticSegmentationConfigFields(_PyTorchLearnerBackendConfigFields): ...
 class _SemanticSegmentationConfigFields(_RVPipelineConfigFields): ...
@@ -935,7 +1093,20 @@ class ChipClassificationGeoJSONStoreConfigBuilder(
 class ChipClassificationLabelSourceConfigBuilder(
     _ChipClassificationLabelSourceConfigFields, ConfigBuilder[ChipClassificationLabelSourceConfig]
 ): ...
+class ChipClassificationPredictOptionsBuilder(
+    _ChipClassificationPredictOptionsFields, ConfigBuilder[ChipClassificationPredictOptions]
+): ...
 class ChipOptionsBuilder(_ChipOptionsFields, ConfigBuilder[ChipOptions]): ...
+class ChipRegressionConfigBuilder(_ChipRegressionConfigFields, ConfigBuilder[ChipRegressionConfig]): ...
+class ChipRegressionEvaluatorConfigBuilder(
+    _ChipRegressionEvaluatorConfigFields, ConfigBuilder[ChipRegressionEvaluatorConfig]
+): ...
+class ChipRegressionGeoJSONStoreConfigBuilder(
+    _ChipRegressionGeoJSONStoreConfigFields, ConfigBuilder[ChipRegressionGeoJSONStoreConfig]
+): ...
+class ChipRegressionLabelSourceConfigBuilder(
+    _ChipRegressionLabelSourceConfigFields, ConfigBuilder[ChipRegressionLabelSourceConfig]
+): ...
 class ClassConfigBuilder(_ClassConfigFields, ConfigBuilder[ClassConfig]): ...
 class ClassInferenceTransformerConfigBuilder(
     _ClassInferenceTransformerConfigFields, ConfigBuilder[ClassInferenceTransformerConfig]
@@ -954,6 +1125,7 @@ class ClassificationLearnerConfigBuilder(
     _ClassificationLearnerConfigFields, ConfigBuilder[ClassificationLearnerConfig]
 ): ...
 class ClassificationModelConfigBuilder(_ClassificationModelConfigFields, ConfigBuilder[ClassificationModelConfig]): ...
+class CogifyConfigBuilder(_CogifyConfigFields, ConfigBuilder[CogifyConfig]): ...
 class DataConfigBuilder(_DataConfigFields, ConfigBuilder[DataConfig]): ...
 class DatasetConfigBuilder(_DatasetConfigFields, ConfigBuilder[DatasetConfig]): ...
 class EvaluatorConfigBuilder(_EvaluatorConfigFields, ConfigBuilder[EvaluatorConfig]): ...
@@ -964,6 +1136,7 @@ class ImageDataConfigBuilder(_ImageDataConfigFields, ConfigBuilder[ImageDataConf
 class LabelSourceConfigBuilder(_LabelSourceConfigFields, ConfigBuilder[LabelSourceConfig]): ...
 class LabelStoreConfigBuilder(_LabelStoreConfigFields, ConfigBuilder[LabelStoreConfig]): ...
 class LearnerConfigBuilder(_LearnerConfigFields, ConfigBuilder[LearnerConfig]): ...
+class LRScheduleConfigBuilder(_LRScheduleConfigFields, ConfigBuilder[LRScheduleConfig]): ...
 class MinMaxTransformerConfigBuilder(_MinMaxTransformerConfigFields, ConfigBuilder[MinMaxTransformerConfig]): ...
 class ModelConfigBuilder(_ModelConfigFields, ConfigBuilder[ModelConfig]): ...
 class MultiRasterSourceConfigBuilder(_MultiRasterSourceConfigFields, ConfigBuilder[MultiRasterSourceConfig]): ...
@@ -1000,12 +1173,16 @@ class ObjectDetectionPredictOptionsBuilder(
 class ObjectDetectionWindowSamplingConfigBuilder(
     _ObjectDetectionWindowSamplingConfigFields, ConfigBuilder[ObjectDetectionWindowSamplingConfig]
 ): ...
+class OptimizerConfigBuilder(_OptimizerConfigFields, ConfigBuilder[OptimizerConfig]): ...
 class PipelineConfigBuilder(_PipelineConfigFields, ConfigBuilder[PipelineConfig]): ...
 class PlotOptionsBuilder(_PlotOptionsFields, ConfigBuilder[PlotOptions]): ...
 class PolygonVectorOutputConfigBuilder(_PolygonVectorOutputConfigFields, ConfigBuilder[PolygonVectorOutputConfig]): ...
 class PredictOptionsBuilder(_PredictOptionsFields, ConfigBuilder[PredictOptions]): ...
 class PyTorchChipClassificationConfigBuilder(
     _PyTorchChipClassificationConfigFields, ConfigBuilder[PyTorchChipClassificationConfig]
+): ...
+class PyTorchChipRegressionConfigBuilder(
+    _PyTorchChipRegressionConfigFields, ConfigBuilder[PyTorchChipRegressionConfig]
 ): ...
 class PyTorchLearnerBackendConfigBuilder(
     _PyTorchLearnerBackendConfigFields, ConfigBuilder[PyTorchLearnerBackendConfig]
@@ -1097,7 +1274,25 @@ def builder(
     key: Literal["chip_classification_label_source", "CHIP_CLASSIFICATION_LABEL_SOURCE"],
 ) -> ChipClassificationLabelSourceConfigBuilder: ...
 @overload
+def builder(
+    key: Literal["chip_classification_predict_options", "CHIP_CLASSIFICATION_PREDICT_OPTIONS"],
+) -> ChipClassificationPredictOptionsBuilder: ...
+@overload
 def builder(key: Literal["chip_options", "CHIP_OPTIONS"]) -> ChipOptionsBuilder: ...
+@overload
+def builder(key: Literal["chip_regression", "CHIP_REGRESSION"]) -> ChipRegressionConfigBuilder: ...
+@overload
+def builder(
+    key: Literal["chip_regression_evaluator", "CHIP_REGRESSION_EVALUATOR"],
+) -> ChipRegressionEvaluatorConfigBuilder: ...
+@overload
+def builder(
+    key: Literal["chip_regression_geojson_store", "CHIP_REGRESSION_GEOJSON_STORE"],
+) -> ChipRegressionGeoJSONStoreConfigBuilder: ...
+@overload
+def builder(
+    key: Literal["chip_regression_label_source", "CHIP_REGRESSION_LABEL_SOURCE"],
+) -> ChipRegressionLabelSourceConfigBuilder: ...
 @overload
 def builder(key: Literal["class_config", "CLASS_CONFIG"]) -> ClassConfigBuilder: ...
 @overload
@@ -1119,6 +1314,8 @@ def builder(key: Literal["classification_learner", "CLASSIFICATION_LEARNER"]) ->
 @overload
 def builder(key: Literal["classification_model", "CLASSIFICATION_MODEL"]) -> ClassificationModelConfigBuilder: ...
 @overload
+def builder(key: Literal["cogify", "COGIFY"]) -> CogifyConfigBuilder: ...
+@overload
 def builder(key: Literal["data", "DATA"]) -> DataConfigBuilder: ...
 @overload
 def builder(key: Literal["dataset", "DATASET"]) -> DatasetConfigBuilder: ...
@@ -1132,6 +1329,8 @@ def builder(key: Literal["geojson_vector_source", "GEOJSON_VECTOR_SOURCE"]) -> G
 def builder(key: Literal["image_data", "IMAGE_DATA"]) -> ImageDataConfigBuilder: ...
 @overload
 def builder(key: Literal["learner", "LEARNER"]) -> LearnerConfigBuilder: ...
+@overload
+def builder(key: Literal["lr_schedule", "LR_SCHEDULE"]) -> LRScheduleConfigBuilder: ...
 @overload
 def builder(key: Literal["min_max_transformer", "MIN_MAX_TRANSFORMER"]) -> MinMaxTransformerConfigBuilder: ...
 @overload
@@ -1183,6 +1382,8 @@ def builder(
     key: Literal["object_detection_window_sampling", "OBJECT_DETECTION_WINDOW_SAMPLING"],
 ) -> ObjectDetectionWindowSamplingConfigBuilder: ...
 @overload
+def builder(key: Literal["optimizer", "OPTIMIZER"]) -> OptimizerConfigBuilder: ...
+@overload
 def builder(key: Literal["pipeline", "PIPELINE"]) -> PipelineConfigBuilder: ...
 @overload
 def builder(key: Literal["plot_options", "PLOT_OPTIONS"]) -> PlotOptionsBuilder: ...
@@ -1194,6 +1395,10 @@ def builder(key: Literal["predict_options", "PREDICT_OPTIONS"]) -> PredictOption
 def builder(
     key: Literal["pytorch_chip_classification_backend", "PYTORCH_CHIP_CLASSIFICATION_BACKEND"],
 ) -> PyTorchChipClassificationConfigBuilder: ...
+@overload
+def builder(
+    key: Literal["pytorch_chip_regression_backend", "PYTORCH_CHIP_REGRESSION_BACKEND"],
+) -> PyTorchChipRegressionConfigBuilder: ...
 @overload
 def builder(
     key: Literal["pytorch_learner_backend", "PYTORCH_LEARNER_BACKEND"],

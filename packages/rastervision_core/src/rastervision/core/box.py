@@ -220,9 +220,9 @@ class Box:
 
     def intersection(self, other: Box) -> Self:
         """Return the common part; Box(0, 0, 0, 0) if there is none."""
-        if not self.intersects(other):
-            return type(self)(0, 0, 0, 0)
         a, b = self.normalize(), other.normalize()
+        if not (a.ymin < b.ymax and b.ymin < a.ymax and a.xmin < b.xmax and b.xmin < a.xmax):
+            return type(self)(0, 0, 0, 0)
         return type(self)(max(a.ymin, b.ymin), max(a.xmin, b.xmin), min(a.ymax, b.ymax), min(a.xmax, b.xmax))
 
     def translate(self, dy: int, dx: int) -> Self:
@@ -329,6 +329,19 @@ class Box:
         Raises:
             ValueError: A size or stride that is not positive, a negative padding, or an unknown direction.
         """
+        h, w = ensure_tuple(size)
+        ys, xs = self.window_starts(size, stride, padding, pad_direction)
+        make = type(self)
+        return [make(y, x, y + h, x + w) for y in ys for x in xs]
+
+    def window_starts(
+        self,
+        size: int | tuple[int, int],
+        stride: int | tuple[int, int],
+        padding: int | tuple[int, int] | None = None,
+        pad_direction: Literal["both", "start", "end"] = "end",
+    ) -> tuple[range, range]:
+        """Return the first rows and the first columns of the windows that `get_windows` gives."""
         if pad_direction not in ("both", "start", "end"):
             raise ValueError(f'pad_direction is {pad_direction!r}; it must be "both", "start" or "end".')
         h, w = ensure_tuple(size)
@@ -345,9 +358,7 @@ class Box:
             pad_y, pad_x = calculate_required_padding(self.size, (h, w), (dy, dx), pad_direction)
         at_start, at_end = pad_direction != "end", pad_direction != "start"
         box = self.pad(pad_y * at_start, pad_x * at_start, pad_y * at_end, pad_x * at_end)
-        xs = range(box.xmin, box.xmax - w + 1, dx)
-        make = type(self)
-        return [make(y, x, y + h, x + w) for y in range(box.ymin, box.ymax - h + 1, dy) for x in xs]
+        return range(box.ymin, box.ymax - h + 1, dy), range(box.xmin, box.xmax - w + 1, dx)
 
     @staticmethod
     def filter_by_aoi(windows: Iterable[Box], aoi_polygons: Sequence[Polygon], within: bool = True) -> list[Box]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from rastervision.core.data.vector_source.vector_file import GEOJSON_LINES, OGR_FILES, PARQUET_FILES
 from rastervision.pipeline.builder_keys import Builders
 from rastervision.pipeline.default_providers import DefaultProvider, default_config, extension_of
 from rastervision.pipeline.errors import ConfigError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["BUILDERS"]
 
 GEOJSON = frozenset({".json", ".geojson"})
+VECTORS = GEOJSON | GEOJSON_LINES | OGR_FILES | PARQUET_FILES
 RASTERS = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"})
 CUBES = frozenset({".nc", ".zarr"})
 
@@ -26,10 +28,10 @@ def _config(type_hint: str, **values: Any) -> Config:
 
 
 class _VectorsProvider(DefaultProvider):
-    """Makes a vector source of a GeoJSON file."""
+    """Makes a vector source of a GeoJSON file, or one of another format of vectors."""
 
     def handles(self, uri: str, task: str | None = None) -> bool:
-        return extension_of(uri) in GEOJSON
+        return extension_of(uri) in VECTORS
 
     def construct(self, uri: str | None = None, task: str | None = None, **kwargs: Any) -> Config:
         return _config("geojson_vector_source", uris=[uri], **kwargs)
@@ -63,7 +65,7 @@ class _RasterioProvider(DefaultProvider):
     """Makes a rasterio source of all that GDAL may be able to read."""
 
     def handles(self, uri: str, task: str | None = None) -> bool:
-        return extension_of(uri) not in GEOJSON
+        return extension_of(uri) not in VECTORS - {".zip"}
 
     def construct(self, uri: str | None = None, task: str | None = None, **kwargs: Any) -> Config:
         return _config("rasterio_source", uris=[uri], **kwargs)
@@ -93,7 +95,7 @@ class _LabelStoreProvider(_TaskProvider):
         extension = extension_of(uri)
         if task == "semantic_segmentation":
             # a folder of several files
-            return extension not in GEOJSON | RASTERS
+            return extension not in VECTORS | RASTERS
         return extension in GEOJSON
 
     def construct(self, uri: str | None = None, task: str | None = None, **kwargs: Any) -> Config:
@@ -109,11 +111,25 @@ class _VectorLabelsProvider(DefaultProvider):
         self.task = task
 
     def handles(self, uri: str, task: str | None = None) -> bool:
-        return task == self.task and extension_of(uri) in GEOJSON
+        return task == self.task and extension_of(uri) in VECTORS
 
     def construct(self, uri: str | None = None, task: str | None = None, **kwargs: Any) -> Config:
         vector_source = default_config("vector_source", uri)
         return _config(f"{self.task}_label_source", vector_source=vector_source, **kwargs)
+
+
+class _RegressionLabelsProvider(DefaultProvider):
+    """Makes the label source of chip regression of vectors, or of a raster with a channel per target."""
+
+    needs_task = True
+
+    def handles(self, uri: str, task: str | None = None) -> bool:
+        return task == "chip_regression" and extension_of(uri) in VECTORS | RASTERS
+
+    def construct(self, uri: str | None = None, task: str | None = None, **kwargs: Any) -> Config:
+        assert uri is not None
+        group = "vector_source" if extension_of(uri) in VECTORS else "raster_source"
+        return _config("chip_regression_label_source", **{group: default_config(group, uri)}, **kwargs)
 
 
 class _SegmentationLabelsProvider(DefaultProvider):
@@ -122,7 +138,7 @@ class _SegmentationLabelsProvider(DefaultProvider):
     needs_task = True
 
     def handles(self, uri: str, task: str | None = None) -> bool:
-        return task == "semantic_segmentation" and extension_of(uri) in GEOJSON | RASTERS
+        return task == "semantic_segmentation" and extension_of(uri) in VECTORS | RASTERS
 
     def construct(
         self, uri: str | None = None, task: str | None = None, background_class_id: int | None = None, **kwargs: Any
@@ -131,7 +147,7 @@ class _SegmentationLabelsProvider(DefaultProvider):
         from rastervision.core.data.raster_source import RasterizedSourceConfig, RasterizerConfig
 
         assert uri is not None
-        if extension_of(uri) not in GEOJSON:
+        if extension_of(uri) not in VECTORS:
             source = default_config("raster_source", uri)
         elif background_class_id is None:
             raise ConfigError(
@@ -151,11 +167,13 @@ BUILDERS = Builders(
         "vector_source": {"geojson_source": "geojson_vector_source"},
         "label_source": {
             "chip_classification": "chip_classification_label_source",
+            "chip_regression": "chip_regression_label_source",
             "object_detection": "object_detection_label_source",
             "semantic_segmentation": "semantic_segmentation_label_source",
         },
         "label_store": {
             "chip_classification_geojson": "chip_classification_geojson_store",
+            "chip_regression_geojson": "chip_regression_geojson_store",
             "object_detection_geojson": "object_detection_geojson_store",
             "semantic_segmentation_raster": "semantic_segmentation_label_store",
         },
@@ -197,17 +215,19 @@ BUILDERS = Builders(
         "vector_source": [_VectorsProvider()],
         "label_source": [
             _VectorLabelsProvider("chip_classification"),
+            _RegressionLabelsProvider(),
             _VectorLabelsProvider("object_detection"),
             _SegmentationLabelsProvider(),
         ],
         "label_store": [
             _LabelStoreProvider("chip_classification", "chip_classification_geojson_store"),
+            _LabelStoreProvider("chip_regression", "chip_regression_geojson_store"),
             _LabelStoreProvider("object_detection", "object_detection_geojson_store"),
             _LabelStoreProvider("semantic_segmentation", "semantic_segmentation_label_store"),
         ],
         "evaluator": [
             _TaskProvider(task, f"{task}_evaluator")
-            for task in ("chip_classification", "object_detection", "semantic_segmentation")
+            for task in ("chip_classification", "chip_regression", "object_detection", "semantic_segmentation")
         ],
     },
 )

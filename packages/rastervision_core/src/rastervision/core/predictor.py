@@ -9,8 +9,15 @@ import tempfile
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from rastervision.core.data.scene import naming_scene
 from rastervision.core.rv_pipeline.rv_pipeline import PredictOptions, RVPipelineConfig, find_configs
-from rastervision.pipeline.errors import BundleError, ConfigError, NotReadableError
+from rastervision.pipeline.errors import (
+    BundleError,
+    ConfigError,
+    MissingPluginError,
+    NotReadableError,
+    RegistryError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +30,9 @@ __all__ = ["Predictor", "ScenePredictor", "load_bundle"]
 
 log = logging.getLogger(__name__)
 
+# how images are read that whoever predicts names; keys are "<section>_<option>"
+_SAFE_SETTINGS = frozenset({"aws_s3_requester_pays"})
+
 
 def load_bundle(model_bundle_uri: str, tmp_dir: str) -> tuple[RVPipelineConfig, str]:
     """Unpack a model bundle into ``<tmp_dir>/bundle``, and return its config, upgraded, and the folder.
@@ -31,36 +41,63 @@ def load_bundle(model_bundle_uri: str, tmp_dir: str) -> tuple[RVPipelineConfig, 
         BundleError: The file is not a readable zip file, or not the bundle of a pipeline.
         NotReadableError: There is no such file.
     """
-    from rastervision.pipeline.file_system import download_if_needed, file_to_json, unzip
-    from rastervision.pipeline.rv_config import rv_config_
+    from rastervision.pipeline.file_system import download_if_needed
+    from rastervision.pipeline.file_system.untrusted_zip import unzip_untrusted
 
     path = download_if_needed(model_bundle_uri, tmp_dir)
     if not os.path.isfile(path):
         raise NotReadableError(f"There is no model bundle at {model_bundle_uri}.")
     bundle_dir = os.path.join(tmp_dir, "bundle")
     try:
-        unzip(path, bundle_dir)
+        unzip_untrusted(path, bundle_dir)
     except NotReadableError as e:
-        raise BundleError(
-            f"{model_bundle_uri} is not a readable zip file: it is damaged or incomplete. Copy it again, or "
-            "make it "
-            "anew with the bundle command."
-        ) from e
+        raise BundleError(f"The model bundle {model_bundle_uri} cannot be unpacked: {e}") from e
     config_path = os.path.join(bundle_dir, "pipeline-config.json")
     if not os.path.isfile(config_path):
         raise BundleError(
             f"{model_bundle_uri} has no pipeline-config.json, so it is not the bundle of a pipeline. Use the "
             "model-bundle.zip that the bundle command wrote, not the one in the train folder."
         )
-    config_dict = file_to_json(config_path)
-    if isinstance(config_dict, dict) and config_dict.get("rv_config"):
-        rv_config_.apply_overrides(config_dict["rv_config"])
-    config = RVPipelineConfig.from_dict(config_dict)
+    return _load_config(config_path, model_bundle_uri), bundle_dir
+
+
+def _load_config(path: str, model_bundle_uri: str) -> RVPipelineConfig:
+    from rastervision.pipeline.file_system import file_to_json
+
+    try:
+        config_dict = file_to_json(path)
+        if isinstance(config_dict, dict):
+            _apply_settings(config_dict.get("rv_config"), model_bundle_uri)
+        config = RVPipelineConfig.from_dict(config_dict)
+    except MissingPluginError:
+        raise
+    except (
+        NotReadableError,
+        RegistryError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as e:  # pydantic's errors are ValueErrors
+        raise BundleError(f"The config in the bundle {model_bundle_uri} is damaged or not valid: {e}") from e
     if not isinstance(config, RVPipelineConfig):
         raise BundleError(
             f"{model_bundle_uri} holds a {type(config).__name__}, not the config of a pipeline over scenes."
         )
-    return config, bundle_dir
+    return config
+
+
+def _apply_settings(settings: Any, model_bundle_uri: str) -> None:
+    """Use those settings saved with a pipeline that can do no harm: others could name modules to import, or hosts."""
+    from rastervision.pipeline.rv_config import rv_config_
+
+    if not settings or not isinstance(settings, dict):
+        return
+    safe = {k: v for k, v in settings.items() if k.lower() in _SAFE_SETTINGS and isinstance(v, str)}
+    if safe:
+        rv_config_.apply_overrides(safe)
+    ignored = sorted(settings.keys() - safe.keys())
+    if ignored:
+        log.info("settings saved in %s that are not used: %s", model_bundle_uri, ", ".join(ignored))
 
 
 class Predictor:
@@ -168,6 +205,7 @@ class Predictor:
         """
         uris = [image_uris] if isinstance(image_uris, str) else list(image_uris)
         config = self.scene.copy()
+        config.id = os.path.basename(uris[0])  # what errors name; the template is another scene
         config.raster_source.uris = uris  # type: ignore[attr-defined]
         config.label_store.uri = label_uri  # type: ignore[union-attr]
         if self.update_stats:
@@ -195,7 +233,7 @@ class Predictor:
         from rastervision.core.analyzer.stats_analyzer import StatsAnalyzer, StatsAnalyzerConfig
         from rastervision.core.data.raster_source.raster_source import RasterSourceConfig
         from rastervision.core.data.raster_transformer.stats_transformer import StatsTransformerConfig
-        from rastervision.core.data.scene import Scene, naming_scene
+        from rastervision.core.data.scene import Scene
 
         options = next(find_configs(self.config.analyzers, StatsAnalyzerConfig), StatsAnalyzerConfig())
         updated = 0
@@ -272,4 +310,5 @@ class ScenePredictor:
             raise ConfigError(f"Scene {scene.id!r} has no label_store, so there is no place for the prediction.")
         if self.pipeline.backend is None:
             self.pipeline.build_backend(os.path.join(self.bundle_dir, "model-bundle.zip"))
-        scene.label_store.save(self.pipeline.predict_scene(scene))
+        with naming_scene(scene.id):
+            scene.label_store.save(self.pipeline.predict_scene(scene))

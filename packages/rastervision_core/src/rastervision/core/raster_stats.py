@@ -1,30 +1,27 @@
-"""Mean and standard deviation per channel over the pixels of raster sources.
-
-All variances are population variances (divided by n). They are merged chip by chip with the formula of Chan,
-Golub and LeVeque (1983), "Algorithms for computing the sample variance", eq. 2.1, which does not lose digits.
-"""
+"""Mean and standard deviation per channel over the pixels of raster sources. Next: `core.utils.moments`."""
 
 from __future__ import annotations
 
 import logging
 import random
-from math import ceil
+from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from rastervision.core.box import Box
+from rastervision.core.utils.moments import chip_moments, merge_moments
+from rastervision.core.utils.threads import map_in_threads, small_block_cache
 from rastervision.pipeline.errors import NotReadableError, RasterVisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from rastervision.core.data.raster_source.raster_source import RasterSource
-
-    Floats = NDArray[np.float64]
-    Moments = tuple[Floats, Floats, NDArray[np.int64]]
+    from rastervision.core.utils.moments import Floats, Moments
 
 __all__ = [
     "NoPixelsError",
@@ -39,8 +36,13 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# reads of the whole image: a multiple of the usual tile sizes
-_READ_SZ = 1024
+# reads of the whole image: at most so many pixels and bytes, about so many pixels wide unless blocks are wider
+_READ_PIXELS = 1 << 20
+_READ_BYTES = 8 << 20
+_READ_WIDTH = 1024
+_MAX_BLOCKS = 4  # times as much for large blocks
+# of the places of samples, so that equal configs give equal statistics
+_SEED = 1234
 
 
 class NoPixelsError(RasterVisionError, ValueError):
@@ -76,7 +78,7 @@ class RasterStats:
 
     def compute(
         self,
-        raster_sources: Sequence[RasterSource],
+        raster_sources: Iterable[RasterSource],
         sample_prob: float | None = None,
         chip_sz: int = 300,
         stride: int | None = None,
@@ -85,12 +87,12 @@ class RasterStats:
         """Compute the statistics of the chips of raster sources, and keep them.
 
         Args:
-            raster_sources: Sources with the same channels.
-            sample_prob: Part of the pixels to use, in random squares. None: all pixels.
+            raster_sources: Sources with the same channels; may be made one by one, as they are needed.
+            sample_prob: Part of the pixels to use, in random squares, the same ones each time. None: all pixels.
             chip_sz: Size of the squares.
             stride: If given (and all pixels are used), squares of ``chip_sz`` are read at this stride.
-            nodata_value: Value to leave out; None: none. Pixels that the imagery marks as having no data are
-                left out anyway.
+            nodata_value: Value to leave out; None: none. Pixels that the imagery marks as having no data, NaN and
+                infinity are left out anyway.
 
         Raises:
             NoPixelsError: No pixel has data.
@@ -98,30 +100,31 @@ class RasterStats:
         from rastervision.pipeline.progress import track
 
         if sample_prob is not None:
-            windows = list(_random_windows(raster_sources, chip_sz, sample_prob))
+            windows = _random_windows(raster_sources, chip_sz, sample_prob)
         elif stride is not None:
-            windows = list(_sliding_windows(raster_sources, chip_sz, stride))
+            windows = _sliding_windows(raster_sources, chip_sz, stride)
         else:
-            windows = [
-                (source, window)
-                for source in raster_sources
-                for window in _cover(source.extent, _READ_SZ if source.is_pixelwise else chip_sz)
-            ]
+            windows = _covering_windows(raster_sources, chip_sz)
+        items = list(windows) if isinstance(raster_sources, Sequence) else windows
+
+        def read(item: tuple[RasterSource, Box]) -> tuple[RasterSource, Moments]:
+            source, window = item
+            return source, chip_moments(source.get_chip(window), nodata_value, _valid_mask(source, window))
+
         running: Moments | None = None
-        for source, window in track(windows, "analyze"):
-            moments = _chip_moments(source, window, nodata_value)
-            if moments is None:
-                continue
-            if running is not None and len(running[0]) != len(moments[0]):
-                raise ValueError(
-                    f"A raster source has {len(moments[0])} channels, but others have {len(running[0])}; "
-                    "statistics need the same channels in all scenes. Set channel_order."
-                )
-            running = moments if running is None else _merge(running, moments)
-        if running is None:
+        with small_block_cache(), closing(map_in_threads(read, items)) as chips:
+            # merged in the order of the windows, so that the number of threads changes no digit
+            for source, moments in track(chips, "analyze", len(items) if isinstance(items, list) else None):
+                if running is not None and len(running[0]) != len(moments[0]):
+                    raise ValueError(
+                        f"{source} has {len(moments[0])} channels, but others have {len(running[0])}; "
+                        "statistics need the same channels in all scenes. Set channel_order."
+                    )
+                running = moments if running is None else merge_moments(running, moments)
+        if running is None or not running[2].any():
             raise NoPixelsError(
-                f"There is no pixel with data in {len(raster_sources)} raster source(s) (values equal to "
-                f"nodata_value={nodata_value} do not count). Check the imagery, bbox and nodata_value."
+                f"There is no pixel with data (values equal to nodata_value={nodata_value} do not count). Check the "
+                "imagery, bbox and nodata_value."
             )
         self.means, variances, self.counts = running
         self.stds = np.sqrt(variances)
@@ -156,10 +159,10 @@ class RasterStats:
         running_count: NDArray[np.int64] | None = None,
     ) -> Moments:
         """Merge pixels (N, C), with NaN for no data, into running moments, and return these."""
-        moments = _moments(pixels, None)
+        moments = chip_moments(pixels, None)
         if running_mean is None or running_var is None or running_count is None:
             return moments
-        return _merge((running_mean, running_var, running_count), moments)
+        return merge_moments((running_mean, running_var, running_count), moments)
 
     @classmethod
     def load(cls, stats_uri: str) -> Self:
@@ -207,9 +210,10 @@ def get_chip(raster_source: RasterSource, window: Box, nodata_value: float | Non
     out = chip.astype(np.float64)
     if nodata_value is not None:
         out[chip == nodata_value] = np.nan
+    out[np.isinf(out)] = np.nan
     valid = _valid_mask(raster_source, window)
     if valid is not None:
-        out[~valid] = np.nan
+        out[..., ~valid, :] = np.nan
     return None if np.isnan(out).all() else out
 
 
@@ -243,14 +247,18 @@ def sliding_chip_stream(
 def _random_windows(
     raster_sources: Iterable[RasterSource], chip_sz: int, sample_prob: float
 ) -> Iterator[tuple[RasterSource, Box]]:
+    rng = random.Random(_SEED)
     for source in raster_sources:
         extent = source.extent
         num_chips = get_num_chips_to_sample(extent, chip_sz, sample_prob)
         if num_chips == 0:
-            yield source, extent
+            yield from _covering_windows([source], chip_sz)
         height, width = min(chip_sz, extent.height), min(chip_sz, extent.width)
-        for _ in range(num_chips):
-            ymin, xmin = random.randint(0, extent.height - height), random.randint(0, extent.width - width)
+        corners = [
+            (rng.randint(0, extent.height - height), rng.randint(0, extent.width - width)) for _ in range(num_chips)
+        ]
+        # neighbours after each other, so that blocks that they share are read once
+        for ymin, xmin in sorted(corners, key=lambda corner: (corner[0] // height, corner[1])):
             yield source, Box(ymin, xmin, ymin + height, xmin + width)
 
 
@@ -262,11 +270,24 @@ def _sliding_windows(
             yield source, window
 
 
-def _cover(extent: Box, size: int) -> Iterator[Box]:
-    """Yield squares that cover an extent once, cut at its end."""
-    for i in range(ceil(extent.height / size)):
-        for j in range(ceil(extent.width / size)):
-            yield Box.make_square(i * size, j * size, size).intersection(extent)
+def _covering_windows(raster_sources: Iterable[RasterSource], chip_sz: int) -> Iterator[tuple[RasterSource, Box]]:
+    """Yield windows that cover each source once."""
+    for source in raster_sources:
+        # blocks lie in the frame of the image; but transformers that look at the whole chip get whole squares
+        frame, shape = (source.bbox, _read_shape(source)) if source.is_pixelwise else (source.extent, (chip_sz,) * 2)
+        (height, width), (top, left, bottom, right) = shape, frame
+        for y in range(top // height * height, bottom, height):
+            for x in range(left // width * width, right, width):
+                yield source, Box(y, x, y + height, x + width).intersection(frame).to_local_coords(frame)
+
+
+def _read_shape(source: RasterSource) -> tuple[int, int]:
+    """Return height and width of windows that are fast to read: whole blocks, unless these are very large."""
+    block_height, block_width = source.block_shape
+    max_pixels = min(_READ_PIXELS, _READ_BYTES // (source.num_channels * source.dtype.itemsize))
+    width = max(1, min(_READ_WIDTH // block_width, max_pixels // (block_height * block_width))) * block_width
+    height = max(1, max_pixels // width // block_height) * block_height
+    return height if height * width <= _MAX_BLOCKS * max_pixels else max(1, max_pixels // width), width
 
 
 def _valid_mask(source: RasterSource, window: Box) -> NDArray[np.bool_] | None:
@@ -277,52 +298,3 @@ def _valid_mask(source: RasterSource, window: Box) -> NDArray[np.bool_] | None:
     inside = np.zeros(window.size, dtype=bool)
     inside[window.intersection(source.extent).to_local_coords(window).to_slices()] = True
     return inside if valid is None else inside & valid
-
-
-def _chip_moments(source: RasterSource, window: Box, nodata_value: float | None) -> Moments | None:
-    """Return the moments of a chip; None if it has no data."""
-    chip = source.get_chip(window)
-    valid = _valid_mask(source, window)
-    pixels = chip.reshape(-1, chip.shape[-1]) if valid is None else chip[valid]
-    moments = _moments(pixels, nodata_value)
-    return moments if moments[2].any() else None
-
-
-def _moments(pixels: NDArray[Any], nodata_value: float | None) -> Moments:
-    """Return mean, population variance and count per channel of pixels (N, C), without nodata and NaN."""
-    per_channel = [_channel_moments(pixels[:, i], nodata_value) for i in range(pixels.shape[1])]
-    means, variances, counts = (list(values) for values in zip(*per_channel, strict=True))
-    return np.array(means, np.float64), np.array(variances, np.float64), np.array(counts, np.int64)
-
-
-def _channel_moments(values: NDArray[Any], nodata_value: float | None) -> tuple[float, float, int]:
-    if values.dtype in (np.uint8, np.uint16):
-        histogram = np.bincount(values)
-        if nodata_value is not None and 0 <= nodata_value < len(histogram) and nodata_value == int(nodata_value):
-            histogram[int(nodata_value)] = 0
-        weights: NDArray[Any] | None = histogram
-        values = np.arange(len(histogram), dtype=np.float64)
-        count = int(histogram.sum())
-    else:
-        keep = np.ones(len(values), bool) if nodata_value is None else values != nodata_value
-        if values.dtype.kind == "f":
-            keep &= ~np.isnan(values)
-        values = values[keep].astype(np.float64)
-        weights, count = None, len(values)
-    if count == 0:
-        return 0.0, 0.0, 0
-    mean = float((values.sum() if weights is None else values @ weights) / count)
-    values -= mean
-    squares = float(values @ values if weights is None else (values * values) @ weights)
-    return mean, squares / count, count
-
-
-def _merge(a: Moments, b: Moments) -> Moments:
-    mean_a, var_a, count_a = a
-    mean_b, var_b, count_b = b
-    count = count_a + count_b
-    some = np.maximum(count, 1)  # channels without data so far have mean and variance 0
-    weight_b = count_b / some
-    delta = mean_b - mean_a
-    var = (var_a * count_a + var_b * count_b) / some + delta**2 * (count_a / some) * weight_b
-    return mean_a + delta * weight_b, var, count

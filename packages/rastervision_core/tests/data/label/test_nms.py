@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from rastervision.core.box import Box
 from rastervision.core.data.label.nms import (
+    BoxIndex,
     clip_boxes,
     intersection_over_area,
     iou_pairs,
@@ -58,3 +59,46 @@ def test_share_of_a_box_in_a_window() -> None:
 
     assert intersection_over_area(a, Box(0, 0, 4, 5)).tolist() == [1, 6 / 16, 0, 0]
     assert clip_boxes(a, Box(0, 0, 4, 5)).tolist() == [[0, 0, 4, 4], [2, 2, 4, 5], [4, 5, 4, 5], [1, 1, 1, 3]]
+
+
+@given(
+    a=boxes(),
+    corner=st.tuples(st.integers(-3, 14), st.integers(-3, 14)),
+    size=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    thresh=st.sampled_from([1e-6, 0.25, 0.5, 1.0]),
+)
+def test_the_index_finds_what_a_look_at_each_box_does(
+    a: NDArray[np.float64], corner: tuple[int, int], size: tuple[int, int], thresh: float
+) -> None:
+    window = Box(corner[0], corner[1], corner[0] + size[0], corner[1] + size[1])
+
+    found = BoxIndex(a).query(window, thresh)
+
+    assert found.tolist() == np.flatnonzero(intersection_over_area(a, window) >= thresh).tolist()
+
+
+def test_many_boxes_are_suppressed_as_by_the_plain_algorithm() -> None:
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 300, (3000, 2))
+    a = np.hstack([low, low + rng.uniform(10, 40, (3000, 2))])
+    scores = rng.integers(0, 50, 3000) / 50  # many are equal
+
+    kept = non_max_suppression(a, scores, 0.3).tolist()
+
+    order = np.lexsort((np.arange(3000), -scores))
+    alive, expected = np.ones(3000, bool), []
+    areas = (a[:, 2:] - a[:, :2]).prod(axis=1)
+    for i in order.tolist():
+        if not alive[i]:
+            continue
+        expected.append(i)
+        common = (np.minimum(a[i, 2:], a[:, 2:]) - np.maximum(a[i, :2], a[:, :2])).clip(0).prod(axis=1)
+        alive &= common / (areas + areas[i] - common) <= 0.3
+    assert kept == expected
+    assert non_max_suppression(a, scores, 0.3, max_output_size=100).tolist() == expected[:100]
+
+
+def test_boxes_on_top_of_each_other_need_no_memory_for_all_their_pairs() -> None:
+    a = np.tile([0.0, 0.0, 10.0, 10.0], (50_000, 1))
+
+    assert non_max_suppression(a, np.linspace(0, 1, len(a)), 0.5).tolist() == [len(a) - 1]

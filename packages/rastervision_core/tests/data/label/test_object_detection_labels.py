@@ -47,6 +47,9 @@ def test_wrong_boxes_are_refused() -> None:
         NpBoxList(np.array([[0, 0, 1, 1]]))
     with pytest.raises(ValueError, match=r"minimum above its maximum"):
         NpBoxList(np.array([[2.0, 0, 1, 1]]))
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"Box \[0.0, 0.0, 1.0, (nan|inf)\] has coordinates that are not finite"):
+            NpBoxList(np.array([[0.0, 0, 1, value]]))
     with pytest.raises(ValueError, match=r"array \(N, 4\)"):
         NpBoxList(np.array([[2.0, 0, 1]]))
     with pytest.raises(ValueError, match=r"3 boxes, but 2 values of 'classes'"):
@@ -65,6 +68,59 @@ def test_windows_are_added() -> None:
     assert ObjectDetectionLabels.from_predictions(windows, [item, item]) == labels
     assert len(ObjectDetectionLabels.from_predictions([], [])) == 0
     assert labels.get_class_ids().dtype.kind == "i"
+
+
+def test_predictions_are_put_together_at_full_precision() -> None:
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 200, (5, 3, 2)).astype(np.float32)
+    parts = [{"boxes": np.hstack([b, b + 7]), "class_ids": np.arange(3)} for b in low]
+    empty = {"boxes": np.empty((0, 4), np.float32), "class_ids": np.empty(0, int), "scores": np.empty(0)}
+    parts.insert(2, empty)
+    windows = [Box(100_000 + 300 * i, 50, 100_300 + 300 * i, 350) for i in range(6)]
+
+    labels = ObjectDetectionLabels.from_predictions(windows, iter(parts))
+
+    one_by_one = ObjectDetectionLabels.make_empty()
+    for window, part in zip(windows, parts, strict=True):
+        one_by_one[window] = part
+    assert len(one_by_one) == 15
+    one_by_one.assert_equal(labels)
+    # float32 has steps of 1/128 at such places
+    expected = low[0].astype(np.float64) + np.array([100_000, 50])
+    np.testing.assert_array_equal(labels.get_npboxes()[:3, :2], expected)
+    assert labels.get_scores().tolist() == [1.0] * 15
+
+
+def test_predictions_need_a_class_and_a_score_for_each_box() -> None:
+    boxes = np.array([[0.0, 0, 1, 1], [2, 2, 3, 3]])
+    parts = [{"boxes": boxes, "class_ids": np.arange(3)}, {"boxes": boxes, "class_ids": np.arange(1)}]
+    with pytest.raises(ValueError, match="not as many class ids and scores as boxes"):
+        ObjectDetectionLabels.from_predictions([Box(0, 0, 9, 9)] * 2, parts)
+
+
+def test_what_is_added_is_seen_in_windows_asked_for_before(labels: ObjectDetectionLabels) -> None:
+    window = Box(0, 0, 3, 3)
+    assert len(labels[window]) == 1
+
+    labels[window] = {"boxes": np.array([[1.0, 1, 2, 2]]), "class_ids": np.array([0])}
+
+    assert len(labels[window]) == 2
+    assert len(labels) == 4
+
+
+def test_boxes_without_score_or_area_do_not_matter() -> None:
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 10], [5, 5, 5, 9], [0, 0, 10, 10]])
+    scores = np.array([np.nan, 0.6, 0.7, np.inf])
+    labels = ObjectDetectionLabels(boxes, np.arange(4), scores)
+
+    kept = ObjectDetectionLabels.prune_duplicates(labels, score_thresh=0.5, merge_thresh=0.5)
+
+    assert kept.get_class_ids().tolist() == [3, 2]
+    assert len(ObjectDetectionLabels.get_overlapping(labels, Box(0, 0, 20, 20))) == 3
+
+
+def test_without_a_threshold_all_boxes_overlap(labels: ObjectDetectionLabels) -> None:
+    assert len(ObjectDetectionLabels.get_overlapping(labels, Box(0, 0, 1, 1), ioa_thresh=0)) == 3
 
 
 def test_overlap_with_a_window(labels: ObjectDetectionLabels) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely.affinity
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from shapely.geometry import Point, box
+from shapely.geometry import Point, Polygon, box
 
 from rastervision.core.box import Box
 from rastervision.core.data import (
+    ChipClassificationLabels,
     ChipClassificationLabelSource,
     ChipClassificationLabelSourceConfig,
     ClassConfig,
@@ -78,6 +80,9 @@ def test_lazy_sources_infer_what_is_asked_for(inferring: ChipClassificationLabel
 
     assert len(source.labels) == 0
     assert source[Box(0, 0, 4, 4)] == 1
+    # random windows never come again: to keep each would fill the memory
+    assert len(source.labels) == 0
+    source.populate_labels([Box(0, 0, 4, 4)])
     assert source.labels.get_cells() == [Box(0, 0, 4, 4)]
     with pytest.raises(ConfigError, match="cell_sz of chip_classification_label_source is not set"):
         source.get_labels()
@@ -148,6 +153,56 @@ def test_inference_equals_the_plain_algorithm(seed: int, pick_min: bool, over_ce
         best = max(found, key=lambda f: (f[0], -f[1]), default=(0, 0, 0))[2]
         expected = min((f[2] for f in found), default=0) if pick_min else best
         assert labels.get_cell_class_id(cell) == expected
+
+
+def test_values_that_were_checked_on_0_31(tmp_path: Path) -> None:
+    geoms = [box(0, 0, 2, 4), box(3, 0, 5, 4), box(8, 0, 9, 1)]
+    config = config_of(tmp_path / "a.json", geoms, [1, 2, 1], infer_cells=True, background_class_id=0, cell_sz=4)
+
+    # shares are 1 and 1/2 of the polygons; the third lies elsewhere, and the last row of cells has none
+    ids = np.array(built(config).get_labels().get_class_ids()).reshape(3, 3)
+    assert ids.tolist() == [[1, 2, 1], [0, 0, 0], [0, 0, 0]]
+    config.ioa_thresh = 0.51
+    assert np.array(built(config).get_labels().get_class_ids())[:3].tolist() == [1, 0, 1]
+    # the second polygon does not count in the first cell, and stands for the background, which has the least id
+    config.pick_min_class_id = True
+    assert np.array(built(config).get_labels().get_class_ids())[:3].tolist() == [0, 0, 1]
+
+
+def test_a_polygon_that_lies_in_a_cell_has_the_share_1(tmp_path: Path) -> None:
+    triangle = Polygon([(0.1, 0.1), (3.7, 0.3), (1.3, 3.9)])
+    geoms = [triangle, shapely.affinity.translate(triangle, 0.05, 0.02)]
+    config = config_of(tmp_path / "a.json", geoms, [2, 1], infer_cells=True, background_class_id=0, cell_sz=4)
+    config.ioa_thresh = 1.0
+
+    # of equal shares the first in the file counts
+    assert built(config)[Box(0, 0, 4, 4)] == 2
+
+
+def test_polygons_that_touch_a_cell_have_the_share_0(tmp_path: Path) -> None:
+    config = config_of(tmp_path / "a.json", [box(4, 0, 8, 4)], [2], infer_cells=True, background_class_id=0, cell_sz=4)
+
+    assert built(config)[Box(0, 0, 4, 4)] == 0
+    config.ioa_thresh = 0.0
+    assert built(config)[Box(0, 0, 4, 4)] == 2
+    assert built(config)[Box(8, 8, 12, 12)] == 0
+
+
+def test_many_cells_at_once_equal_one_after_the_other(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(0, 200, (60, 2))
+    geoms = [Point(x, y).buffer(r, quad_segs=2) for (x, y), r in zip(centres, rng.uniform(2, 30, 60), strict=True)]
+    ids = rng.integers(1, 3, 60).tolist()
+    config = config_of(tmp_path / "a.json", geoms, ids, infer_cells=True, background_class_id=0, cell_sz=17)
+    config.ioa_thresh = 0.1
+    source = built(config, Box(10, 20, 190, 200))
+
+    labels = source.get_labels()
+
+    assert set(labels.get_class_ids()) == {0, 1, 2}
+    for cell, class_id in zip(labels.get_cells(), labels.get_class_ids(), strict=True):
+        source.labels = ChipClassificationLabels()
+        assert source[cell.to_local_coords(source.bbox)] == class_id
 
 
 # -- config --------------------------------------------------------------------------------------------------------

@@ -26,11 +26,15 @@ def block(y: int, x: int, h: int, w: int, class_id: int, complete: bool = True) 
 
 
 def spec(**kwargs: object) -> OutputSpec:
-    return OutputSpec(40, 50, num_classes=3, null_class_id=2, block_sz=16, **kwargs)  # type: ignore[arg-type]
+    return OutputSpec(40, 50, num_classes=3, null_class_id=2, **kwargs)  # type: ignore[arg-type]
 
 
-def write_all(folder: Path, the_spec: OutputSpec, class_id: int) -> None:
-    with BlockWriter(folder, the_spec, PROFILE) as writer:
+def paths(folder: Path, smooth: bool = False) -> dict[str, Path]:
+    return {name: folder / name for name in ((LABELS, SCORES, HITS) if smooth else (LABELS,))}
+
+
+def write_all(folder: Path, the_spec: OutputSpec, class_id: int, smooth: bool = False) -> None:
+    with BlockWriter(paths(folder, smooth), the_spec, PROFILE) as writer:
         # strips: all rows of the left columns first
         writer.write(block(0, 0, 32, 32, class_id))
         writer.write(block(32, 0, 8, 32, class_id))
@@ -39,7 +43,7 @@ def write_all(folder: Path, the_spec: OutputSpec, class_id: int) -> None:
 
 
 def test_files_are_tiled_compressed_and_georeferenced(tmp_path: Path) -> None:
-    write_all(tmp_path, spec(smooth=True), 1)
+    write_all(tmp_path, spec(), 1, smooth=True)
 
     with rasterio.open(tmp_path / LABELS) as src:
         assert src.profile["tiled"]
@@ -56,7 +60,7 @@ def test_files_are_tiled_compressed_and_georeferenced(tmp_path: Path) -> None:
 
 
 def test_unlabelled_pixels_get_the_null_class(tmp_path: Path) -> None:
-    with BlockWriter(tmp_path, spec(), PROFILE) as writer:
+    with BlockWriter(paths(tmp_path), spec(), PROFILE) as writer:
         writer.write(block(0, 0, 40, 50, UNLABELED, complete=False))
         writer.commit()
 
@@ -65,7 +69,7 @@ def test_unlabelled_pixels_get_the_null_class(tmp_path: Path) -> None:
 
 
 def test_scores_as_bytes_are_rounded(tmp_path: Path) -> None:
-    write_all(tmp_path, spec(smooth=True, smooth_as_uint8=True), 1)
+    write_all(tmp_path, spec(smooth_as_uint8=True), 1, smooth=True)
 
     with rasterio.open(tmp_path / SCORES) as src:
         assert (src.read() == round(0.25 * 255)).all()
@@ -81,12 +85,12 @@ def test_colours_are_written_for_class_ids(tmp_path: Path) -> None:
 
 
 def test_failure_keeps_the_earlier_prediction_and_leaves_nothing(tmp_path: Path) -> None:
-    write_all(tmp_path, spec(smooth=True), 1)
+    write_all(tmp_path, spec(), 1, smooth=True)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
     with (
         pytest.raises(OSError, match="disk full"),
-        BlockWriter(tmp_path, spec(smooth=True), PROFILE) as writer,
+        BlockWriter(paths(tmp_path, smooth=True), spec(), PROFILE) as writer,
     ):
         writer.write(block(0, 0, 32, 32, 0))
         raise OSError("disk full")
@@ -94,18 +98,8 @@ def test_failure_keeps_the_earlier_prediction_and_leaves_nothing(tmp_path: Path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_second_run_replaces_and_takes_stale_scores_away(tmp_path: Path) -> None:
-    write_all(tmp_path, spec(smooth=True), 1)
-
-    write_all(tmp_path, spec(), 0)
-
-    assert {p.name for p in tmp_path.iterdir()} == {LABELS}
-    with rasterio.open(tmp_path / LABELS) as src:
-        assert (src.read(1) == 0).all()
-
-
 def test_leftovers_of_a_killed_process_go_away(tmp_path: Path) -> None:
-    killed = BlockWriter(tmp_path, spec(), PROFILE)
+    killed = BlockWriter(paths(tmp_path), spec(), PROFILE)
     killed.temporary(LABELS).write_bytes(b"half a file")
 
     write_all(tmp_path, spec(), 1)

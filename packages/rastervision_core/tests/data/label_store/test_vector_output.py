@@ -56,7 +56,8 @@ def test_buildings(mask: NDArray[np.uint8]) -> None:
 def test_configs_survive_json() -> None:
     for config in (PolygonVectorOutputConfig(class_id=1, threshold=0.3), BuildingVectorOutputConfig(class_id=0)):
         assert build_config(config.json()) == config
-    assert list(BuildingVectorOutputConfig(class_id=0).json())[:4] == ["class_id", "denoise", "threshold", "type_hint"]
+    keys = list(BuildingVectorOutputConfig(class_id=0).json())
+    assert keys[:5] == ["class_id", "denoise", "threshold", "format", "type_hint"]
 
 
 def test_base_configs_do_nothing() -> None:

@@ -238,6 +238,78 @@ def test_channels_that_do_not_exist_in_any_source(tmp_path: Path) -> None:
         config.build()
 
 
+def test_pixels_have_data_where_any_of_the_sources_has(tmp_path: Path) -> None:
+    image = numbered_image(20, 24, 1, np.uint16)
+    a, b, c = image.copy(), image.copy(), numbered_image(10, 12, 1, np.uint16)
+    a[2:6], b[4:10], c[0:4] = 999, 999, 999
+    uris = [write(tmp_path / f"{i}.tif", x, nodata=999) for i, x in enumerate((a, b))]
+    coarse = write(tmp_path / "c.tif", c, 2.0, nodata=999)
+    whole = write(tmp_path / "d.tif", image)
+
+    def valid_rows(*names: str) -> list[int]:
+        source = MultiRasterSource([RasterioSource(uri) for uri in names])
+        mask = source.get_valid_mask(Box(-1, -1, *source.extent.size))
+        assert mask is not None
+        assert not mask[0].any()
+        assert not mask[:, 0].any()
+        assert (mask[1:, 1:].all(axis=1) == mask[1:, 1:].any(axis=1)).all()
+        return [int(row) for row in np.nonzero(~mask[1:, 1])[0]]
+
+    assert valid_rows(*uris) == [4, 5]
+    assert valid_rows(uris[0], coarse) == [2, 3, 4, 5]
+    assert valid_rows(coarse, uris[0]) == [1, 2]
+    assert valid_rows(uris[0], whole) == []
+    assert MultiRasterSource([RasterioSource(whole)]).get_valid_mask(Box(0, 0, 20, 24)) is None
+
+
+def test_only_the_sources_of_selected_channels_are_read(tmp_path: Path) -> None:
+    image = numbered_image(12, 10, 3)
+    uris = [write(tmp_path / f"{i}.tif", image[..., i]) for i in range(3)]
+    source = MultiRasterSource([RasterioSource(uri) for uri in uris], channel_order=[2, 0, 2])
+    source.raster_sources[1].get_chip = None  # type: ignore[assignment]
+
+    np.testing.assert_array_equal(source[:], image[..., [2, 0, 2]])
+
+
+def test_a_time_series_is_no_part_of_another_source(tmp_path: Path) -> None:
+    uris = [write(tmp_path / f"{i}.tif", numbered_image(8, 8, 1)) for i in range(2)]
+    series = TemporalMultiRasterSource([RasterioSource(uri) for uri in uris])
+
+    with pytest.raises(ConfigError, match=r"raster_sources\[1\] is a time series"):
+        MultiRasterSource([RasterioSource(uris[0]), series])
+
+
+@pytest.mark.parametrize("primary", [0, 1, 2])
+def test_images_over_the_antimeridian_are_put_in_place(tmp_path: Path, primary: int) -> None:
+    from rasterio.warp import transform
+
+    def write_degrees(name: str, west: float) -> str:
+        lons = west + (np.arange(40) + 0.5) * 0.05
+        lats = -17 - (np.arange(20) + 0.5) * 0.05
+        # degrees east of 178, and south of the equator
+        plane = np.stack(np.meshgrid((lons - 178) % 360, -lats), axis=-1).astype(np.float32)
+        return str(write_geotiff(tmp_path / name, plane, epsg=4326, pixel_size_m=0.05, origin=(west, -17.0)))
+
+    over, beyond = write_degrees("over.tif", 179.0), write_degrees("beyond.tif", -179.9)
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32760", [179.5], [-17.2])
+    cols, rows = np.meshgrid(np.arange(100) + 0.5, np.arange(40) + 0.5)
+    lons, lats = transform("EPSG:32760", "EPSG:4326", (x + cols * 2000).ravel(), (y - rows * 2000).ravel())
+    plane = np.column_stack([(np.array(lons) - 178) % 360, -np.array(lats)]).reshape(40, 100, 2).astype(np.float32)
+    utm = str(write_geotiff(tmp_path / "utm.tif", plane, epsg=32760, pixel_size_m=2000, origin=(x, y)))
+
+    source = MultiRasterSource([RasterioSource(uri) for uri in (over, beyond, utm)], primary_source_idx=primary)
+
+    chip = source[:]
+    seen = (chip != 0).all(axis=-1)
+    assert seen.sum() > 80
+    for i in (0, 1):
+        here = chip[seen][:, i::2]
+        # at the edges of images, pixels are continued; they have 0.05 degrees
+        difference = np.abs(here - here[:, [primary]])
+        assert difference.max() < 0.05
+        assert difference.mean() < 0.005
+
+
 # -- time series ---------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +390,31 @@ def test_statistics_of_the_whole_are_shared_out(tmp_path: Path, channel_order: l
         config.channel_order = [1, 0, 2]
 
     np.testing.assert_array_equal(config.build()[:], plain.build()[:])
+
+
+def test_as_many_statistics_as_a_source_has_channels_are_its_own_unless_analyze_made_them(tmp_path: Path) -> None:
+    image = numbered_image(16, 16, 4, np.uint16)
+    uris = [write(tmp_path / "a.tif", image[..., :3]), write(tmp_path / "b.tif", image[..., 3])]
+    own, whole = tmp_path / "own.json", tmp_path / "analyze" / "stats" / "train_scenes" / "stats.json"
+    whole.parent.mkdir(parents=True)
+    own.write_text(json.dumps({"means": [100, 200, 300], "stds": [10, 20, 30]}))
+    whole.write_text(json.dumps({"means": [100, 200, 400], "stds": [10, 20, 40]}))
+    all_stats = tmp_path / "all.json"
+    all_stats.write_text(json.dumps({"means": [100, 200, 300, 400], "stds": [10, 20, 30, 40]}))
+
+    def build(*stats: Path) -> Any:
+        sources = [
+            RasterioSourceConfig(uris=uri, transformers=[StatsTransformerConfig(stats_uri=str(path))])
+            for uri, path in zip(uris, stats, strict=True)
+        ]
+        return MultiRasterSourceConfig(raster_sources=sources, channel_order=[0, 1, 3]).build()[:]
+
+    expected = MultiRasterSourceConfig(
+        raster_sources=[RasterioSourceConfig(uris=uri) for uri in uris],
+        transformers=[StatsTransformerConfig(stats_uri=str(all_stats))],
+    ).build()[..., [0, 1, 3]]
+    np.testing.assert_array_equal(build(own, whole), expected)
+    np.testing.assert_array_equal(build(whole, whole), expected)
 
 
 def test_transformers_of_the_whole_see_all_channels(tmp_path: Path) -> None:

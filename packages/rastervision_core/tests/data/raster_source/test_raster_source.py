@@ -42,7 +42,7 @@ class ArraySource(RasterSource):
     def _get_chip(self, window: Box, out_shape: tuple[int, int] | None = None) -> Any:
         window = window.to_global_coords(self.bbox)
         chip = np.zeros((*window.size, self.image.shape[2]), self.image.dtype)
-        inner = window.intersection(self.bbox)
+        inner = window.intersection(self.bbox).intersection(Box(0, 0, *self.image.shape[:2]))
         if inner.area:
             chip[inner.to_local_coords(window).to_slices()] = self.image[inner.to_slices()]
         return self.resize(chip, out_shape)
@@ -65,6 +65,19 @@ def test_defaults_are_those_of_a_source_that_promises_nothing() -> None:
     assert source.get_valid_mask(Box(0, 0, 4, 4)) is None
     source.set_bbox(Box(1, 1, 5, 6))
     assert source.shape == (4, 5, 3)
+
+
+def test_what_lies_beyond_the_extent_has_no_data() -> None:
+    source = ArraySource(numbered_image(8, 8), bbox=Box(2, 3, 6, 8))
+
+    mask = source.get_valid_mask(Box(-1, 2, 3, 7))
+    outside = source.get_valid_mask(Box(50, 50, 52, 53))
+
+    assert mask is not None
+    assert mask.astype(int).tolist() == [[0] * 5, [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
+    assert outside is not None
+    assert outside.shape == (2, 3)
+    assert not outside.any()
 
 
 def test_class_images_keep_a_channel_axis() -> None:

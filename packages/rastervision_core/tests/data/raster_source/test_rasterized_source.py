@@ -26,8 +26,8 @@ from rastervision.core.data import (
     RasterizerConfig,
     ReclassTransformer,
 )
-from rastervision.core.data.raster_source import rasterized_source
 from rastervision.core.data.raster_source.rasterized_source import geoms_to_raster
+from rastervision.core.data.utils import rasterize
 from rastervision.core.data.utils.geojson import geojson_to_geodataframe, geoms_to_geojson
 from rastervision.core.data.utils.misc import match_bboxes
 from rastervision.pipeline.config import ConfigError, build_config
@@ -102,15 +102,105 @@ def test_windows_are_parts_of_the_whole(
     np.testing.assert_array_equal(chip, whole[y + 30 : y + 30 + size[0], x + 30 : x + 30 + size[1]])
 
 
-def test_tiles_that_are_not_used_are_forgotten(source: RasterizedSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = rasterized_source._TileCache(max_tiles=2)
-    monkeypatch.setattr(rasterized_source, "_tiles", cache)
-    source.set_bbox(Box(0, 0, 5000, 5000))
+def boxes(max_coord: int = 40) -> st.SearchStrategy[Box]:
+    """Boxes of whole pixels, one at least."""
+    sides = st.tuples(st.integers(0, max_coord), st.integers(1, max_coord))
+    return st.builds(lambda y, x: Box(y[0], x[0], y[0] + y[1], x[0] + x[1]), sides, sides)
 
-    for x in range(0, 4000, 512):
+
+@settings(max_examples=50)
+@given(
+    polygons=st.lists(boxes(), max_size=12),
+    window=boxes(),
+    tile_sz=st.sampled_from([7, 16, 512]),
+)
+def test_polygons_of_whole_pixels_are_filled_as_slices(polygons: list[Box], window: Box, tile_sz: int) -> None:
+    expected = np.full((80, 80), 99, np.uint8)
+    for value, polygon in enumerate(polygons):
+        expected[polygon.to_slices()] = value
+    geoms = np.array([polygon.to_shapely() for polygon in polygons], dtype=object)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rasterize, "_TILE_SZ", tile_sz)
+        tiles = rasterize.PolygonTiles(geoms, np.arange(len(polygons), dtype=np.uint8), 99, False)
+        first, again = tiles.read(window), tiles.read(window)
+
+    np.testing.assert_array_equal(first, expected[window.to_slices()])
+    np.testing.assert_array_equal(again, first)
+
+
+def test_chips_can_be_changed_without_harm(source: RasterizedSource) -> None:
+    for window in (source.extent, Box(0, 0, 5, 5), Box(0, 0, 5, 5)):
+        chip = source.get_chip(window)
+        assert chip[0, 0].item() == 1
+        chip[:] = 77
+
+
+def test_windows_larger_than_the_cache_are_read(source: RasterizedSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rasterize, "_CACHE_BYTES", 1000)
+    cache = rasterize._TileCache(max_bytes=1000)
+    monkeypatch.setattr(rasterize, "_tiles", cache)
+    source.set_bbox(Box(0, 0, 1100, 1100))
+
+    chip = source.get_chip(source.extent)
+
+    assert np.bincount(chip.ravel()).tolist() == [1100**2 - 44, 12, 16, 16]
+    assert not cache._tiles
+
+
+def test_class_ids_of_16_bits(tmp_path: Path) -> None:
+    geoms = [box(i, 0, i + 1, 1) for i in range(3)]
+    source = make(tmp_path / "a.json", geoms, [0, 65_534, 256], background=65_535, dtype=np.uint16)
+
+    chip = source.get_chip(Box(0, 0, 1, 4))
+
+    assert source.dtype == chip.dtype == np.uint16
+    assert chip.ravel().tolist() == [0, 65_534, 256, 65_535]
+
+
+def test_the_type_of_class_ids_is_that_of_the_class_config(tmp_path: Path) -> None:
+    path = write_geojson(tmp_path / "a.json", [box(0, 0, 4, 4)], [{"class_name": "c299"}])
+    many = ClassConfig(names=[f"c{i}" for i in range(300)], colors=["red"] * 300)
+
+    source = make_config(path).build(many, IdentityCRSTransformer(), Box(0, 0, 4, 4))
+    few = make_config(path).build(CLASSES, IdentityCRSTransformer(), Box(0, 0, 4, 4))
+
+    assert source.get_chip(source.extent).ravel().tolist() == [299] * 16
+    assert (source.dtype, few.dtype) == (np.uint16, np.uint8)
+
+
+def test_the_bbox_may_grow_after_a_part_was_read(tmp_path: Path) -> None:
+    source = make(tmp_path / "a.json", SQUARES, [1, 2, 3], bbox=Box(0, 0, 4, 4))
+    source.get_chip(source.extent)
+
+    source.set_bbox(Box(0, 0, 14, 14))
+
+    assert source.get_chip(Box(10, 10, 11, 11)).item() == 2
+
+
+def test_negative_buffers_may_split_polygons(tmp_path: Path) -> None:
+    dumbbell = box(0, 0, 10, 10).union(box(10, 4, 20, 5)).union(box(20, 0, 30, 10))
+    path = write_geojson(tmp_path / "a.json", [dumbbell], [{"class_id": 1}])
+    vectors = GeoJSONVectorSource(
+        str(path), IdentityCRSTransformer(), [BufferTransformerConfig(geom_type="Polygon", default_buf=-1).build()]
+    )
+
+    chip = RasterizedSource(vectors, 0, Box(0, 0, 10, 30)).get_chip(Box(0, 0, 10, 30))[..., 0]
+
+    expected = np.zeros((10, 30), np.uint8)
+    expected[1:9, 1:9] = expected[1:9, 21:29] = 1
+    np.testing.assert_array_equal(chip, expected)
+
+
+def test_tiles_that_are_not_used_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = rasterize._TileCache(max_bytes=600_000)
+    monkeypatch.setattr(rasterize, "_tiles", cache)
+    source = make(tmp_path / "a.json", [box(0, 0, 3000, 10)], [1], bbox=Box(0, 0, 5000, 5000))
+
+    for x in range(0, 2500, 512):
         source.get_chip(Box(0, x, 10, x + 10))
 
-    assert [key[2] for key in cache._tiles] == [6, 7]
+    assert [key[2] for key in cache._tiles] == [3, 4]
     assert source.get_chip(Box(0, 0, 1, 1)).item() == 1
 
 
@@ -144,7 +234,7 @@ def test_all_touched(tmp_path: Path) -> None:
     [
         ([Point(1, 1), LineString([(0, 0), (5, 5)])], [1, 1], r"a\.json has LineString and Point features"),
         ([box(0, 0, 4, 4)], [None], r"a\.json has features without the property class_id"),
-        ([box(0, 0, 4, 4)], [256], r"a\.json has class_id 256"),
+        ([box(0, 0, 4, 4)], [256], r"a\.json has class_id 256, but ids of type uint8 must be 0 to 255"),
     ],
 )
 def test_labels_that_cannot_be_burned(tmp_path: Path, geoms: list[Any], class_ids: list[Any], message: str) -> None:
@@ -181,7 +271,6 @@ def test_survives_pickling_and_threads(source: RasterizedSource) -> None:
     with ThreadPoolExecutor(4) as pool:
         chips = list(pool.map(copy.get_chip, [source.extent] * 8))
 
-    assert copy._cache_key != source._cache_key
     for chip in chips:
         np.testing.assert_array_equal(chip, expected)
 

@@ -25,6 +25,7 @@ from rastervision.core.data.raster_transformer import (
     ReclassTransformerConfig,
     RGBClassTransformer,
     RGBClassTransformerConfig,
+    StatsTransformer,
 )
 from rastervision.core.data.raster_transformer.utils import get_transformed_dtype, get_transformed_num_channels
 from rastervision.pipeline.config import build_config
@@ -68,6 +69,39 @@ def test_nan_transformer_leaves_what_has_no_nan() -> None:
     assert NanTransformer().transform(ints) is ints
     assert np.isnan(NanTransformer(None).transform(nans)).all()
     assert NanTransformer(7).transform(nans)[0, 0, 0] == 7
+
+
+def test_infinities_are_no_nan() -> None:
+    chip = np.array([[[np.nan], [np.inf], [-np.inf], [2.0]]], np.float32)
+
+    assert NanTransformer(7).transform(chip).ravel().tolist() == [7, np.inf, -np.inf, 2]
+    assert MinMaxTransformer().transform(chip).ravel().tolist() == [0, 0, 0, 0]
+    assert MinMaxTransformer().transform(chip[:, 1:]).ravel().tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    "tf",
+    [
+        CastTransformer("int32"),
+        MinMaxTransformer(),
+        NanTransformer(1),
+        ReclassTransformer({1: 2, 2: 3}),
+        RGBClassTransformer(CLASSES),
+        StatsTransformer([1, 2, 3], [1, 1, 1]),
+    ],
+    ids=lambda tf: type(tf).__name__,
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_chips_that_may_not_be_written_to_are_transformed(tf: RasterTransformer, dtype: Any, order: Any) -> None:
+    chip = np.array(np.arange(48).reshape(4, 4, 3) % 7, dtype, order=order)
+    before = chip.copy()
+    chip.flags.writeable = False
+
+    out = tf.transform(chip)
+
+    np.testing.assert_array_equal(chip, before)
+    np.testing.assert_array_equal(out, tf.transform(np.ascontiguousarray(chip)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.float32])

@@ -41,6 +41,33 @@ def test_points_are_uniform_over_the_area(polygon: Polygon) -> None:
     assert (abs(counts - expected) <= 5 * np.sqrt(expected)).all()
 
 
+def test_slivers_get_their_share() -> None:
+    sliver, rest = Polygon([(0, 0), (1000, 0), (1000, 0.01)]), box(0, 10, 1, 11)
+    points = AoiSampler([sliver, rest]).sample(12_000, np.random.default_rng(0))
+
+    assert (points[:, 1] < 5).sum() == pytest.approx(12_000 * 5 / 6, abs=5 * np.sqrt(12_000 * 5 / 36))
+    assert points[points[:, 1] < 5, 0].mean() == pytest.approx(2000 / 3, abs=15)
+
+
+def test_outlines_are_graphs() -> None:
+    sampler = AoiSampler([RING])
+
+    vertices, edges = sampler.polygon_to_graph(RING)
+
+    lines = shapely.linestrings(vertices[edges])
+    assert len(vertices) == len(edges) == 8
+    assert shapely.union_all(lines).equals(RING.boundary)
+    outer, outer_edges = sampler.polygon_to_graph(RING.exterior)
+    assert outer.tolist() == vertices[:4].tolist()
+    assert outer_edges.tolist() == [[0, 1], [1, 2], [2, 3], [3, 0]]
+
+
+def test_sides_of_triangles() -> None:
+    vertices = np.array([[0.0, 0], [3, 0], [3, 4]])
+    sides = AoiSampler([RING]).triangle_side_lengths(vertices, np.array([[0, 1, 2], [2, 0, 1]]))
+    assert [side.tolist() for side in sides] == [[3, 5], [4, 3], [5, 4]]
+
+
 def test_overlapping_polygons_count_once() -> None:
     points = AoiSampler([box(0, 0, 2, 1), box(1, 0, 3, 1)]).sample(6000, np.random.default_rng(1))
     counts, _ = np.histogram(points[:, 0], bins=3, range=(0, 3))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize, shapes
 from shapely.geometry import shape
 
-from rastervision.core.data.utils import polygonizer
+from rastervision.core.data.utils import polygonizer, rings
 from rastervision.core.data.utils.polygonizer import StreamPolygonizer
 from rastervision.core.data.utils.vectorization import denoise, mask_to_polygons
 from rastervision.testing import masks
@@ -30,15 +30,20 @@ def as_set(polygons: list[Any]) -> set[bytes]:
 
 def stream(mask: NDArray[np.uint8], rows_per_call: int, denoise: int = 0) -> list[Any]:
     polygonizer = StreamPolygonizer(mask.shape[1], denoise=denoise)
+    polygons = []
     for y in range(0, len(mask), rows_per_call):
-        polygonizer.add_rows(mask[y : y + rows_per_call])
-    return list(polygonizer.finish())
+        polygons += polygonizer.add_rows(mask[y : y + rows_per_call])
+    return polygons + polygonizer.finish()
 
 
 @settings(max_examples=300)
-@given(mask=masks(), rows_per_call=st.sampled_from([1, 2, 5, 100]))
-def test_gives_the_polygons_of_gdal_for_bands_of_any_height(mask: NDArray[np.uint8], rows_per_call: int) -> None:
-    polygons = stream(mask, rows_per_call)
+@given(mask=masks(), rows_per_call=st.sampled_from([1, 2, 5, 100]), corners_at_once=st.sampled_from([1, 9, 10_000]))
+def test_gives_the_polygons_of_gdal_for_bands_of_any_height(
+    mask: NDArray[np.uint8], rows_per_call: int, corners_at_once: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(polygonizer, "_CORNERS_AT_ONCE", corners_at_once)
+        polygons = stream(mask, rows_per_call)
 
     assert as_set(polygons) == as_set(polygons_of_gdal(mask))
     assert all(p.is_valid for p in polygons)
@@ -99,7 +104,7 @@ def test_applies_an_affine() -> None:
 
 
 def test_wide_masks_and_many_polygons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(polygonizer, "_POLYGONS_AT_ONCE", 7)
+    monkeypatch.setattr(rings, "_POLYGONS_AT_ONCE", 7)
     mask = np.zeros((2, 70_000), np.uint8)
     mask[:, ::1000] = 1
 

@@ -11,7 +11,7 @@ from affine import Affine
 from rastervision.core.box import Box
 from rastervision.core.data.raster_source import RasterioSource
 from rastervision.core.data.utils.rasterio import build_vrt, download_and_build_vrt, open_image
-from rastervision.core.data.utils.vrt import _vsi_path
+from rastervision.core.data.utils.vrt import vsi_path
 from rastervision.pipeline.errors import ConfigError, NotReadableError
 from rastervision.testing import numbered_image, write_geotiff
 
@@ -174,11 +174,11 @@ def test_types_are_kept(tmp_path: Path, dtype: Any) -> None:
 
 
 def test_urls_are_streamed_by_gdal() -> None:
-    assert _vsi_path("https://a.b/c.tif") == "/vsicurl/https://a.b/c.tif"
-    assert _vsi_path("s3://bucket/c.tif") == "/vsis3/bucket/c.tif"
-    assert _vsi_path("gs://bucket/c.tif") == "/vsigs/bucket/c.tif"
-    assert _vsi_path("file:///tmp/c.tif") == "/tmp/c.tif"
-    assert _vsi_path("odd://c.tif") == "odd://c.tif"
+    assert vsi_path("https://a.b/c.tif") == "/vsicurl/https://a.b/c.tif"
+    assert vsi_path("s3://bucket/c.tif") == "/vsis3/bucket/c.tif"
+    assert vsi_path("gs://bucket/c.tif") == "/vsigs/bucket/c.tif"
+    assert vsi_path("file:///tmp/c.tif") == "/tmp/c.tif"
+    assert vsi_path("odd://c.tif") == "odd://c.tif"
 
 
 def test_the_vrt_is_readable_by_gdal_alone(tmp_path: Path) -> None:

@@ -125,14 +125,85 @@ def test_the_aoi_is_cut_to_the_scene() -> None:
     assert all(w in EXTENT and w.ymax <= 30 and w.xmax <= 30 for w in draw(sampler, 100))
 
 
+@settings(max_examples=60)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    size=st.integers(1, 40),
+    overlap=st.integers(0, 10),
+    direction=st.sampled_from(["end", "start", "both"]),
+)
+def test_a_grid_covers_each_pixel_and_without_overlap_once(
+    height: int, width: int, size: int, overlap: int, direction: Any
+) -> None:
+    stride = max(1, size - overlap)
+    hits = np.zeros((height + 2 * size, width + 2 * size), int)
+
+    for w in sliding_windows(Box(0, 0, height, width), size, stride, pad_direction=direction):
+        assert w.size == (size, size)
+        hits[w.ymin + size : w.ymax + size, w.xmin + size : w.xmax + size] += 1
+
+    scene = hits[size : size + height, size : size + width]
+    assert scene.min() >= 1
+    assert stride < size or scene.max() == 1
+
+
+COMB = shapely.union_all([box(0, 0, 120, 22), *(box(x, 0, x + 24, 90) for x in (0, 40, 80))])
+HOLE = box(5, 5, 110, 95).difference(box(40, 40, 60, 60))
+PARTS = shapely.MultiPolygon([box(0, 0, 30, 30), box(50, 50, 110, 95), box(60, 5, 83, 26)])
+
+
+@pytest.mark.parametrize("aoi", [COMB, HOLE, PARTS, Polygon([(3, 2), (117, 30), (60, 97)])])
+@pytest.mark.parametrize("size", [(20, 20), (12, 21)])
+def test_all_windows_in_an_aoi_are_equally_likely(aoi: Any, size: tuple[int, int]) -> None:
+    h, w = size
+    places = [(y, x) for y in range(101 - h) for x in range(121 - w)]
+    inside = shapely.covers(aoi, shapely.box(*np.array([(x, y, x + w, y + h) for y, x in places]).T))
+    assert inside.sum() > 50
+    sampler = RandomWindowSampler(EXTENT, h_lims=(h, h + 1), w_lims=(w, w + 1), padding=0, aoi_polygons=[aoi])
+
+    windows = draw(sampler, 8000)
+
+    counts = dict.fromkeys((place for place, ok in zip(places, inside.tolist(), strict=True) if ok), 0)
+    for window in windows:
+        counts[window.ymin, window.xmin] += 1
+    assert len(counts) == inside.sum()
+    # neighbours are put together so that each group is expected 20 times or more
+    groups = np.array_split(np.array(list(counts.values())), min(len(counts), 400))
+    expected = np.array([len(group) for group in groups]) * 8000 / len(counts)
+    chi2 = ((np.array([group.sum() for group in groups]) - expected) ** 2 / expected).sum()
+    # 5 standard deviations above the mean of the distribution
+    assert chi2 < len(groups) + 5 * np.sqrt(2 * len(groups))
+
+
+def test_windows_hardly_smaller_than_the_aoi_are_found() -> None:
+    # a random place fits one time in 10,000
+    corridor = shapely.union_all([box(0, 0, 2000, 51), box(0, 0, 51, 2000)])
+    sampler = RandomWindowSampler(Box(0, 0, 2000, 2000), size_lims=(50, 51), aoi_polygons=[corridor])
+    assert all(shapely.covers(corridor, w.to_shapely()) for w in draw(sampler, 300))
+
+
+def test_an_aoi_that_is_smaller_than_the_window_lies_in_it() -> None:
+    for aoi in (box(0, 0, 3, 2), box(117, 98, 120, 100), box(50, 50, 52, 50.001)):
+        sampler = RandomWindowSampler(EXTENT, size_lims=(30, 40), padding=0, aoi_polygons=[aoi], within_aoi=False)
+        windows = draw(sampler, 50)
+        assert all(w in EXTENT and w.to_shapely().intersects(aoi) for w in windows)
+
+
 def test_says_which_windows_do_not_fit() -> None:
     with pytest.raises(WindowSamplingError, match=r"at least 200x200 .* scene of 100x120 .* padding of 0x0"):
         RandomWindowSampler(EXTENT, size_lims=(200, 201), padding=0)
-    with pytest.raises(WindowSamplingError, match="in both the AOI and the scene"):
-        RandomWindowSampler(EXTENT, size_lims=(10, 11), aoi_polygons=[box(500, 500, 600, 600)])
-    sampler = RandomWindowSampler(EXTENT, size_lims=(50, 51), aoi_polygons=[box(0, 0, 20, 20)])
-    with pytest.raises(WindowSamplingError, match="None of 100 random windows of 50x50 to 50x50"):
+    far = r"10x10 pixels lies in both the AOI, which spans rows 500 to 600 and columns 700 to 800, and the scene"
+    with pytest.raises(WindowSamplingError, match=far):
+        RandomWindowSampler(EXTENT, size_lims=(10, 11), aoi_polygons=[box(700, 500, 800, 600)])
+    with pytest.raises(WindowSamplingError, match=r"50x50 pixels lies in both the AOI, .* or set within_aoi=False"):
+        RandomWindowSampler(EXTENT, size_lims=(50, 51), aoi_polygons=[box(0, 0, 20, 20)])
+    sampler = RandomWindowSampler(
+        EXTENT, size_lims=(50, 51), aoi_polygons=[box(0, 0, 20, 20)], efficient_aoi_sampling=False
+    )
+    with pytest.raises(WindowSamplingError, match=r"None of 100 random windows of 50x50 to 50x50 .* columns 0 to 20"):
         sampler.sample(np.random.default_rng(0))
+    assert issubclass(WindowSamplingError, ValueError)
 
 
 def test_windows_larger_than_the_scene_are_not_drawn() -> None:

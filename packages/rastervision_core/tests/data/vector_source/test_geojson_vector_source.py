@@ -231,7 +231,7 @@ def test_config_builds_and_survives_json(tmp_path: Path) -> None:
     classes = ClassConfig(names=["a", "b"])
 
     assert build_config(config.json()) == config
-    assert list(config.json()) == ["transformers", "type_hint", "uris"]
+    assert list(config.json()) == ["transformers", "type_hint", "uris", "layer"]
     assert config.build(classes, PIXELS).get_dataframe()["class_id"].tolist() == [1]
     assert "class_id" not in config.build(classes, PIXELS, use_transformers=False).get_dataframe()
 

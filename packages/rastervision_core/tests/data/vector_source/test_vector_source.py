@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box, mapping, shape
 
 from rastervision.core.box import Box
@@ -151,3 +154,25 @@ def test_sanitize_geojson_gives_pixels_or_map_coordinates() -> None:
     assert shape(pixels["features"][0]["geometry"]).bounds == (0, 0, 5, 5)
     assert shape(on_map["features"][0]["geometry"]).bounds == (101, 39, 111, 49)  # of pixel centres
     assert pixels["features"][0]["properties"] == {"a": 1}
+
+
+@given(
+    points=st.lists(st.tuples(st.floats(-500, 5000), st.floats(-500, 5000)), min_size=1, max_size=20),
+    epsg=st.sampled_from([32617, 3857, 4326]),
+)
+def test_pixels_to_the_map_and_back(points: list[tuple[float, float]], epsg: int) -> None:
+    scale = 1e-5 if epsg == 4326 else 1.5
+    place = {32617: (404000, 3285000), 3857: (-9127000, 3463000), 4326: (-82, 29.7)}[epsg]
+    crs_transformer = RasterioCRSTransformer(
+        Affine(scale, 0, place[0], 0, -scale, place[1]), f"epsg:{epsg}", round_pixels=False
+    )
+    pixels = [Point(p).buffer(3) for p in points]
+    on_map = geoms_to_geojson([crs_transformer.pixel_to_map(p) for p in pixels], [{"i": i} for i in range(len(pixels))])
+
+    source = MemorySource(on_map, crs_transformer)
+
+    assert source.get_dataframe()["i"].tolist() == list(range(len(points)))
+    for back, pixel in zip(source.get_geoms(), pixels, strict=True):
+        np.testing.assert_allclose(back.bounds, pixel.bounds, atol=1e-3)
+    for there, feature in zip(source.get_geoms(to_map_coords=True), on_map["features"], strict=True):
+        np.testing.assert_allclose(there.bounds, shape(feature["geometry"]).bounds, rtol=1e-9)

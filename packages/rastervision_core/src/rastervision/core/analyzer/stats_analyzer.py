@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rastervision.core.data import Scene
+    from rastervision.core.data.raster_source import RasterSource
     from rastervision.core.raster_stats import RasterStats
 
 __all__ = ["StatsAnalyzer", "StatsAnalyzerConfig"]
@@ -28,13 +30,13 @@ class StatsAnalyzerConfig(AnalyzerConfig):
 
     output_uri: str | None = Field(
         None,
-        description="Folder for the statistics, which go to <scene group>/stats.json there; or, if it ends "
-        "in "
+        description="Folder for the statistics, which go to <scene group>/stats.json there; or, if it ends in "
         '".json", the file itself. "stats" in the analyze folder of the pipeline if not given.',
     )
     sample_prob: float | None = Field(
         0.1,
-        description="Part of the pixels to use, more than 0 and at most 1, in random squares; None: all pixels.",
+        description="Part of the pixels to use, more than 0 and at most 1, in random squares, the same ones in each "
+        "run; None: all pixels.",
     )
     chip_sz: int = Field(300, description="Size of the squares.", gt=0)
     nodata_value: float | None = Field(0, validate_default=True, description="Pixel value to leave out; None: none.")
@@ -108,23 +110,25 @@ class StatsAnalyzer(Analyzer):
         log.info("wrote channel statistics to %s", self.stats_uri)
 
     def compute_stats(self, scenes: Iterable[Scene]) -> RasterStats:
-        """Return the statistics of scenes.
+        """Return the statistics of scenes, which may be made one by one, as they are needed.
 
         Raises:
             NoPixelsError: No pixel has data; the message names the scenes.
         """
         from rastervision.core.raster_stats import NoPixelsError, RasterStats
 
-        scenes = list(scenes)
+        ids: list[str] = []
+
+        def source_of(scene: Scene) -> RasterSource:
+            ids.append(scene.id)
+            return scene.raster_source
+
+        sources: Iterable[RasterSource] = map(source_of, scenes)
+        if isinstance(scenes, Sequence):
+            sources = list(sources)
         stats = RasterStats()
         try:
-            stats.compute(
-                [scene.raster_source for scene in scenes],
-                sample_prob=self.sample_prob,
-                chip_sz=self.chip_sz,
-                nodata_value=self.nodata_value,
-            )
+            stats.compute(sources, self.sample_prob, self.chip_sz, nodata_value=self.nodata_value)
         except NoPixelsError as e:
-            ids = ", ".join(scene.id for scene in scenes) or "none"
-            raise NoPixelsError(f"Scenes {ids}: {e}") from e
+            raise NoPixelsError(f"Scenes {', '.join(ids) or 'none'}: {e}") from e
         return stats

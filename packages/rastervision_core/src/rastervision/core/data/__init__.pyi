@@ -6,6 +6,7 @@ from .crs_transformer import IdentityCRSTransformer as IdentityCRSTransformer
 from .crs_transformer import RasterioCRSTransformer as RasterioCRSTransformer
 from .dataset_config import DatasetConfig as DatasetConfig
 from .label import ChipClassificationLabels as ChipClassificationLabels
+from .label import ChipRegressionLabels as ChipRegressionLabels
 from .label import ClassificationLabel as ClassificationLabel
 from .label import Labels as Labels
 from .label import ObjectDetectionLabels as ObjectDetectionLabels
@@ -14,6 +15,8 @@ from .label import SemanticSegmentationLabels as SemanticSegmentationLabels
 from .label import SemanticSegmentationSmoothLabels as SemanticSegmentationSmoothLabels
 from .label_source import ChipClassificationLabelSource as ChipClassificationLabelSource
 from .label_source import ChipClassificationLabelSourceConfig as ChipClassificationLabelSourceConfig
+from .label_source import ChipRegressionLabelSource as ChipRegressionLabelSource
+from .label_source import ChipRegressionLabelSourceConfig as ChipRegressionLabelSourceConfig
 from .label_source import LabelSource as LabelSource
 from .label_source import LabelSourceConfig as LabelSourceConfig
 from .label_source import ObjectDetectionLabelSource as ObjectDetectionLabelSource
@@ -23,6 +26,8 @@ from .label_source import SemanticSegmentationLabelSourceConfig as SemanticSegme
 from .label_store import BuildingVectorOutputConfig as BuildingVectorOutputConfig
 from .label_store import ChipClassificationGeoJSONStore as ChipClassificationGeoJSONStore
 from .label_store import ChipClassificationGeoJSONStoreConfig as ChipClassificationGeoJSONStoreConfig
+from .label_store import ChipRegressionGeoJSONStore as ChipRegressionGeoJSONStore
+from .label_store import ChipRegressionGeoJSONStoreConfig as ChipRegressionGeoJSONStoreConfig
 from .label_store import LabelStore as LabelStore
 from .label_store import LabelStoreConfig as LabelStoreConfig
 from .label_store import ObjectDetectionGeoJSONStore as ObjectDetectionGeoJSONStore
@@ -45,6 +50,7 @@ from .raster_source import RasterSourceConfig as RasterSourceConfig
 from .raster_source import STACItemCollectionConfig as STACItemCollectionConfig
 from .raster_source import STACItemConfig as STACItemConfig
 from .raster_source import TemporalMultiRasterSource as TemporalMultiRasterSource
+from .raster_source import XarraySource as XarraySource
 from .raster_source import XarraySourceConfig as XarraySourceConfig
 from .raster_transformer import CastTransformer as CastTransformer
 from .raster_transformer import CastTransformerConfig as CastTransformerConfig
@@ -96,6 +102,8 @@ from .utils import get_rectangle as get_rectangle
 from .utils import is_empty_feature as is_empty_feature
 from .utils import is_masked as is_masked
 from .utils import listify_uris as listify_uris
+from .utils import make_cc_scene as make_cc_scene
+from .utils import make_od_scene as make_od_scene
 from .utils import make_ss_scene as make_ss_scene
 from .utils import map_features as map_features
 from .utils import map_geoms as map_geoms

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
     from rastervision.core.box import Box
     from rastervision.core.data.class_config import ClassConfig
+    from rastervision.core.data.crs_transformer import CRSTransformer
     from rastervision.core.data.label_source.label_source import LabelSource
     from rastervision.core.data.label_store.label_store import LabelStore
     from rastervision.core.data.raster_source.raster_source import RasterSource
     from rastervision.core.rv_pipeline.rv_pipeline import RVPipelineConfig
     from rastervision.pipeline.io_report import CommandIODefinition
 
-__all__ = ["Scene", "SceneConfig", "naming_scene"]
+__all__ = ["Scene", "SceneConfig", "naming_scene", "read_aois"]
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ class SceneConfig(Config):
     )
     aoi_uris: list[str] | None = Field(
         None,
-        description="GeoJSON files with polygons: the parts of the scene that are labelled or of interest.",
+        description="GeoJSON or other vector files with polygons: the parts of the scene that are labelled or of "
+        "interest.",
     )
 
     def update(self, pipeline: RVPipelineConfig | None = None) -> None:
@@ -93,23 +95,44 @@ class SceneConfig(Config):
                 label_store = self.label_store.build(class_config, crs_transformer, bbox, tmp_dir)
         aoi_polygons = None
         if self.aoi_uris:
-            from rastervision.core.data.utils.geojson import get_polygons_from_uris
-
             with naming_scene(self.id, "aoi_uris"):
-                aoi_polygons = get_polygons_from_uris(self.aoi_uris, crs_transformer)
+                aoi_polygons = read_aois(self.aoi_uris, crs_transformer, bbox)
         return Scene(self.id, raster_source, label_source, label_store, aoi_polygons)
 
 
+def read_aois(uris: list[str], crs_transformer: CRSTransformer, bbox: Box) -> list[BaseGeometry]:
+    """Read the AOIs of a scene; without any, all of the scene would be taken for its AOI."""
+    from rastervision.core.data.utils.geojson import get_polygons_from_uris
+
+    polygons = get_polygons_from_uris(uris, crs_transformer)
+    names = ", ".join(uris)
+    if not polygons:
+        raise ConfigError(
+            f"{names} has no polygon that is as large as a pixel, so there is no area of interest. Correct the file, "
+            "or leave aoi_uris out to use the whole scene."
+        )
+    if not shapely.intersects(polygons, bbox.to_shapely()).any():
+        raise ConfigError(
+            f"none of the {len(polygons)} polygons in {names} meets the scene. Check the CRS of the file, which must "
+            "be longitude and latitude unless the file says otherwise."
+        )
+    return polygons
+
+
 @contextmanager
-def naming_scene(scene_id: str, field: str) -> Iterator[None]:
-    """Say in errors which scene and which of its fields they are about."""
+def naming_scene(scene_id: str, field: str | None = None) -> Iterator[None]:
+    """Say in errors which scene they are about and, when its parts are made, in which field they are described."""
+    where = f"Scene {scene_id!r}" + (f", {field}" if field else "")
     try:
         yield
     except RasterVisionError as e:
-        e.args = (f"Scene {scene_id!r}, {field}: {e}",)  # classes may have constructors of their own
+        if f"cene {scene_id!r}" not in str(e):
+            e.args = (f"{where}: {e}",)  # classes may have constructors of their own
         raise
     except OSError as e:
-        raise NotReadableError(f"Scene {scene_id!r}, {field}: {e}") from e
+        if field is None:
+            raise  # it may be about a file that is written
+        raise NotReadableError(f"{where}: {e}") from e
 
 
 class Scene:
@@ -120,9 +143,8 @@ class Scene:
         raster_source: The imagery; its bbox is the scene.
         label_source: True labels; its bbox is set to that of the imagery.
         label_store: Where predictions are stored; its bbox is set likewise.
-        aoi_polygons: Polygons or multipolygons in pixel coordinates of the imagery; those outside the bbox
-            are
-            left out.
+        aoi_polygons: Polygons or multipolygons in pixel coordinates of the imagery; those outside the bbox are left
+            out, and those that cross themselves become the area they cover.
 
     Attributes:
         aoi_polygons: In pixel coordinates of the whole image.
@@ -160,12 +182,12 @@ class Scene:
                     f"Scene {self.id!r}: an AOI is a {p.geom_type}, but only polygons enclose an area. "
                     "Remove it from the AOI file, or buffer it into a polygon."
                 )
+        valid = [p if p.is_valid else shapely.make_valid(p, method="structure", keep_collapsed=False) for p in polygons]
         bbox = self.bbox.to_shapely()
-        inside = [p for p in polygons if p.intersects(bbox)]
+        inside = [p for p in valid if p.intersection(bbox).area > 0]
         if polygons and not inside:
             raise ConfigError(
-                f"Scene {self.id!r}: none of its {len(polygons)} AOI polygons meets the scene. Check the "
-                "CRS of the "
+                f"Scene {self.id!r}: none of its {len(polygons)} AOI polygons meets the scene. Check the CRS of the "
                 "AOI file, which must be longitude and latitude unless the file says otherwise."
             )
         return inside

@@ -27,8 +27,7 @@ class ChipClassificationEvaluatorConfig(ClassificationEvaluatorConfig):
         self, class_config: ClassConfig, scene_group: tuple[str, Iterable[str]] | None = None
     ) -> ChipClassificationEvaluator:
         """Build the evaluator, for a group of scenes (its name and its scene ids) if one is given."""
-        name = scene_group[0] if scene_group is not None else None
-        return ChipClassificationEvaluator(class_config, self.get_output_uri(name))
+        return ChipClassificationEvaluator(class_config, **self._build_kwargs(scene_group))
 
 
 class ChipClassificationEvaluator(ClassificationEvaluator):
@@ -36,4 +35,4 @@ class ChipClassificationEvaluator(ClassificationEvaluator):
 
     def create_evaluation(self) -> ChipClassificationEvaluation:
         """Return an empty evaluation."""
-        return ChipClassificationEvaluation(self.class_config)
+        return ChipClassificationEvaluation(self.class_config, ignore_null_class=self.ignore_null_class)

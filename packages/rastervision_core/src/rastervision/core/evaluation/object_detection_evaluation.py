@@ -26,11 +26,13 @@ class ObjectDetectionEvaluation(ClassificationEvaluation):
     Args:
         class_config: The classes.
         iou_thresh: A predicted box is a true one if their intersection over union is above this.
+        ignore_null_class: Leave out boxes of the null class, true and predicted ones.
     """
 
-    def __init__(self, class_config: ClassConfig, iou_thresh: float = 0.5) -> None:
-        super().__init__()
-        self.class_config = class_config
+    class_config: ClassConfig
+
+    def __init__(self, class_config: ClassConfig, iou_thresh: float = 0.5, ignore_null_class: bool = False) -> None:
+        super().__init__(class_config, ignore_null_class)
         self.iou_thresh = iou_thresh
 
     def compute(self, ground_truth_labels: ObjectDetectionLabels, prediction_labels: ObjectDetectionLabels) -> None:
@@ -40,9 +42,12 @@ class ObjectDetectionEvaluation(ClassificationEvaluation):
             ConfigError: A class id is not in the class config.
         """
         self.reset()
-        self.class_to_eval_item = self.compute_eval_items(
-            ground_truth_labels, prediction_labels, self.class_config, self.iou_thresh
-        )
+        ignored = self.ignored_class_id
+        if ignored is not None:
+            ground_truth_labels = _without_class(ground_truth_labels, ignored)
+            prediction_labels = _without_class(prediction_labels, ignored)
+        items = self.compute_eval_items(ground_truth_labels, prediction_labels, self.class_config, self.iou_thresh)
+        self.class_to_eval_item = {i: item for i, item in items.items() if i != ignored}
         self.compute_avg()
 
     @staticmethod
@@ -53,8 +58,8 @@ class ObjectDetectionEvaluation(ClassificationEvaluation):
         iou_thresh: float = 0.5,
     ) -> dict[int, ClassEvaluationItem]:
         """Return class id -> counts of the class."""
-        check_class_ids(gt_labels.get_class_ids().tolist(), class_config, "The ground truth")
-        check_class_ids(pred_labels.get_class_ids().tolist(), class_config, "The prediction")
+        check_class_ids(set(gt_labels.get_class_ids().tolist()), class_config, "The ground truth")
+        check_class_ids(set(pred_labels.get_class_ids().tolist()), class_config, "The prediction")
         tp, fp, fn = compute_metrics(gt_labels, pred_labels, len(class_config), iou_thresh)
         return {
             i: ClassEvaluationItem(i, name, tp=tp[i], fp=fp[i], fn=fn[i]) for i, name in enumerate(class_config.names)
@@ -91,11 +96,16 @@ def compute_metrics(
     return tp, fp, fn
 
 
+def _without_class(labels: ObjectDetectionLabels, class_id: int) -> ObjectDetectionLabels:
+    keep = labels.get_class_ids() != class_id
+    return type(labels)(labels.get_npboxes()[keep], labels.get_class_ids()[keep], labels.get_scores()[keep])
+
+
 def _best_of_each(boxes: NDArray[np.int64], iou: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return for each distinct box the index of its pair with the greatest IoU; the first of equal ones."""
     order = np.lexsort((-iou, boxes))
-    _, first = np.unique(boxes[order], return_index=True)
-    return np.sort(order[first])
+    is_first = np.diff(boxes[order], prepend=-1) != 0
+    return np.sort(order[is_first])
 
 
 def _count(class_ids: NDArray[Any], num_classes: int) -> NDArray[np.float64]:

@@ -27,8 +27,7 @@ class ObjectDetectionEvaluatorConfig(ClassificationEvaluatorConfig):
         self, class_config: ClassConfig, scene_group: tuple[str, Iterable[str]] | None = None
     ) -> ObjectDetectionEvaluator:
         """Build the evaluator, for a group of scenes (its name and its scene ids) if one is given."""
-        name = scene_group[0] if scene_group is not None else None
-        return ObjectDetectionEvaluator(class_config, self.get_output_uri(name))
+        return ObjectDetectionEvaluator(class_config, **self._build_kwargs(scene_group))
 
 
 class ObjectDetectionEvaluator(ClassificationEvaluator):
@@ -36,4 +35,4 @@ class ObjectDetectionEvaluator(ClassificationEvaluator):
 
     def create_evaluation(self) -> ObjectDetectionEvaluation:
         """Return an empty evaluation."""
-        return ObjectDetectionEvaluation(self.class_config)
+        return ObjectDetectionEvaluation(self.class_config, ignore_null_class=self.ignore_null_class)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rastervision.core.box import Box
-from rastervision.core.evaluation.class_evaluation_item import ClassEvaluationItem
-from rastervision.core.evaluation.classification_evaluation import ClassificationEvaluation
+from rastervision.core.evaluation.classification_evaluation import ClassificationEvaluation, confusion_matrix
 from rastervision.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,9 +18,10 @@ if TYPE_CHECKING:
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.label.semantic_segmentation_labels import SemanticSegmentationLabels
 
-__all__ = ["SemanticSegmentationEvaluation", "confusion_matrix", "row_windows"]
+__all__ = ["SemanticSegmentationEvaluation", "row_windows"]
 
 _ROWS, _COLS = 256, 16384
+_MAX_CLASSES = 4096
 
 
 class SemanticSegmentationEvaluation(ClassificationEvaluation):
@@ -29,11 +29,21 @@ class SemanticSegmentationEvaluation(ClassificationEvaluation):
 
     Args:
         class_config: The classes, with a null class.
+        ignore_null_class: Leave out pixels whose true class is the null class; see `ClassificationEvaluation`.
+
+    Raises:
+        ConfigError: There are too many classes for a confusion matrix in memory.
     """
 
-    def __init__(self, class_config: ClassConfig) -> None:
-        super().__init__()
-        self.class_config = class_config
+    class_config: ClassConfig
+
+    def __init__(self, class_config: ClassConfig, ignore_null_class: bool = False) -> None:
+        super().__init__(class_config, ignore_null_class)
+        if len(class_config) > _MAX_CLASSES:
+            raise ConfigError(
+                f"There are {len(class_config)} classes, whose confusion matrix would not fit into memory; at most "
+                f"{_MAX_CLASSES} can be evaluated. Join some with a ReclassTransformer."
+            )
 
     def compute(
         self,
@@ -65,13 +75,7 @@ class SemanticSegmentationEvaluation(ClassificationEvaluation):
             for arr, what in ((gt, "labels"), (pred, "predictions")):
                 self._check_ids(arr, what)
             conf_mat += confusion_matrix(gt, pred, len(self.class_config))
-        # 0.31 saves counts of pixels as floats
-        self.conf_mat = conf_mat.astype(np.float64)
-        self.class_to_eval_item = {
-            i: ClassEvaluationItem.from_multiclass_conf_mat(self.conf_mat, i, name)
-            for i, name in enumerate(self.class_config.names)
-        }
-        self.compute_avg()
+        self.set_conf_mat(conf_mat.astype(np.float64))  # 0.31 saves counts of pixels as floats
 
     def _check_ids(self, arr: NDArray[Any], what: str) -> None:
         low, high = int(arr.min(initial=0)), int(arr.max(initial=0))
@@ -88,18 +92,3 @@ def row_windows(extent: Box) -> Iterator[Box]:
     for y in range(0, height, _ROWS):
         for x in range(0, width, _COLS):
             yield Box(y, x, min(y + _ROWS, height), min(x + _COLS, width))
-
-
-def confusion_matrix(gt: NDArray[Any], pred: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
-    """Return (K, K) counts with a row per true class; all ids must be below K."""
-    if num_classes**2 > 256:
-        idx = gt.astype(np.int64) * num_classes + pred
-        counts = np.bincount(idx.reshape(-1), minlength=num_classes**2)
-        return counts.reshape(num_classes, num_classes)
-    idx8 = gt.astype(np.uint8) * np.uint8(num_classes) + pred.astype(np.uint8)
-    flat = idx8.reshape(-1)
-    # two pixels per step: count 16-bit pairs, then add the counts of their halves
-    even = flat.size // 2 * 2
-    pairs = np.bincount(flat[:even].view(np.uint16), minlength=1 << 16).reshape(256, 256)
-    counts = pairs.sum(axis=0) + pairs.sum(axis=1) + np.bincount(flat[even:], minlength=256)
-    return counts[: num_classes**2].reshape(num_classes, num_classes)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rastervision.core.data.label.aoi_mask import AoiMask
+from rastervision.core.data.scene import naming_scene
 from rastervision.core.evaluation.classification_evaluator import (
     ClassificationEvaluator,
     ClassificationEvaluatorConfig,
-    missing_predictions,
-    require_labels,
 )
+from rastervision.core.evaluation.scene_evaluator import read_predictions, require_labels
 from rastervision.core.evaluation.semantic_segmentation_evaluation import (
     SemanticSegmentationEvaluation,
     row_windows,
 )
 from rastervision.core.utils.prefetch import prefetch
+from rastervision.core.utils.threads import small_block_cache
 from rastervision.pipeline.config import register_config
-from rastervision.pipeline.errors import ConfigError, NotReadableError
+from rastervision.pipeline.errors import ConfigError
 from rastervision.pipeline.progress import track
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ class SemanticSegmentationEvaluatorConfig(ClassificationEvaluatorConfig):
         self, class_config: ClassConfig, scene_group: tuple[str, Iterable[str]] | None = None
     ) -> SemanticSegmentationEvaluator:
         """Build the evaluator, for a group of scenes (its name and its scene ids) if one is given."""
-        name = scene_group[0] if scene_group is not None else None
-        return SemanticSegmentationEvaluator(class_config, self.get_output_uri(name))
+        return SemanticSegmentationEvaluator(class_config, **self._build_kwargs(scene_group))
 
 
 class SemanticSegmentationEvaluator(ClassificationEvaluator):
@@ -55,22 +55,22 @@ class SemanticSegmentationEvaluator(ClassificationEvaluator):
 
     def create_evaluation(self) -> SemanticSegmentationEvaluation:
         """Return an empty evaluation."""
-        return SemanticSegmentationEvaluation(self.class_config)
+        return SemanticSegmentationEvaluation(self.class_config, ignore_null_class=self.ignore_null_class)
 
     def evaluate_scene(self, scene: Scene) -> SemanticSegmentationEvaluation:
         """Compare the stored predictions of a scene with its labels, in bands of rows.
 
         Raises:
             ConfigError: The scene has no label source or no label store, the predictions have another size
-                than
-                the scene, or a class id is outside the class config.
-            NotReadableError: Its predictions cannot be read; names the scene and the URI.
+                than the scene, or a class id is outside the class config.
+            NotReadableError: Its labels or predictions cannot be read; names the scene and the file.
         """
         evaluation = self.create_evaluation()
         null = self.class_config.null_class_id
         mask = AoiMask(scene.aoi_polygons_bbox_coords) if scene.aoi_polygons else None
         with ExitStack() as stack:
-            reader = _open_predictions(scene, stack)
+            _, label_store = require_labels(scene)
+            reader = read_predictions(scene, lambda: _open_predictions(label_store, stack))
             if tuple(reader.extent.size) != tuple(scene.extent.size):
                 raise ConfigError(
                     f"The predictions of scene {scene.id!r} are "
@@ -79,24 +79,18 @@ class SemanticSegmentationEvaluator(ClassificationEvaluator):
                     "again."
                 )
             windows = list(row_windows(scene.extent))
-            pairs = prefetch(_pairs(scene, reader, windows, mask, null))
-            stack.callback(pairs.close)
-            try:
+            stack.enter_context(small_block_cache())
+            pairs = stack.enter_context(closing(prefetch(_pairs(scene, reader, windows, mask, null))))
+            with naming_scene(scene.id):
                 evaluation.compute_windows(track(pairs, f"evaluate {scene.id}", total=len(windows)))
-            except ConfigError as e:
-                raise ConfigError(f"Scene {scene.id!r}: {e}") from e
         return evaluation
 
 
-def _open_predictions(scene: Scene, stack: ExitStack) -> Any:
-    """Return what has ``extent`` and ``get_label_arr(window)`` for the stored predictions of a scene."""
-    _, label_store = require_labels(scene)
-    try:
-        if hasattr(label_store, "label_reader"):
-            return stack.enter_context(label_store.label_reader())
-        return label_store.get_labels()
-    except (FileNotFoundError, NotReadableError) as e:
-        raise missing_predictions(scene) from e
+def _open_predictions(label_store: Any, stack: ExitStack) -> Any:
+    """Return what has ``extent`` and ``get_label_arr(window)`` for stored predictions."""
+    if hasattr(label_store, "label_reader"):
+        return stack.enter_context(label_store.label_reader())
+    return label_store.get_labels()
 
 
 def _pairs(

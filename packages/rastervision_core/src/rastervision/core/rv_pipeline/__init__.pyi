@@ -1,8 +1,11 @@
 from .chip_classification import ChipClassification as ChipClassification
 from .chip_classification import ChipClassificationConfig as ChipClassificationConfig
+from .chip_classification import ChipClassificationPredictOptions as ChipClassificationPredictOptions
 from .chip_options import ChipOptions as ChipOptions
 from .chip_options import WindowSamplingConfig as WindowSamplingConfig
 from .chip_options import WindowSamplingMethod as WindowSamplingMethod
+from .chip_regression import ChipRegression as ChipRegression
+from .chip_regression import ChipRegressionConfig as ChipRegressionConfig
 from .object_detection import ObjectDetection as ObjectDetection
 from .object_detection import ObjectDetectionChipOptions as ObjectDetectionChipOptions
 from .object_detection import ObjectDetectionConfig as ObjectDetectionConfig

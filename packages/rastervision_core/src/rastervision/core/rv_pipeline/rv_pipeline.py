@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 from pydantic import Field, model_validator
 
 from rastervision.core.analyzer.analyzer import AnalyzerConfig
+from rastervision.core.analyzer.stats_analyzer import StatsAnalyzer
 from rastervision.core.backend.backend import BackendConfig
 from rastervision.core.data.dataset_config import DatasetConfig
-from rastervision.core.data.scene import SceneConfig
+from rastervision.core.data.scene import SceneConfig, naming_scene
 from rastervision.core.evaluation.evaluator import EvaluatorConfig
 from rastervision.core.rv_pipeline.chip_options import ChipOptions
 from rastervision.core.rv_pipeline.chip_record import ChipRecord
@@ -24,6 +25,7 @@ from rastervision.pipeline.config import Config, ConfigError, register_config
 from rastervision.pipeline.config_tree import is_own, without_gc
 from rastervision.pipeline.default_providers import default_config
 from rastervision.pipeline.pipeline import Pipeline, PipelineConfig
+from rastervision.pipeline.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +47,9 @@ log = logging.getLogger(__name__)
 
 ALL_COMMANDS = ("analyze", "chip", "train", "predict", "eval", "bundle")
 BUNDLE_NAME = "model-bundle.zip"
+NUM_PREVIEWS = 3
+# each has files open, of which a process may often have no more than 1024
+_MAX_OPEN_SCENES = 200
 
 C = TypeVar("C", bound=Config)
 
@@ -173,6 +178,17 @@ class RVPipelineConfig(PipelineConfig):
         from rastervision.core.rv_pipeline.io import report_command_io
 
         report_command_io(self, command, io_def)
+        if command == "eval":
+            io_def.add_outputs(uri for _, uri in self.get_previews())
+
+    def get_previews(self) -> list[tuple[SceneConfig, str]]:
+        """Return the scenes of which eval makes pictures, the first labelled validation scenes, with their URIs."""
+        from rastervision.core.evaluation.preview import preview_uri
+
+        if not self.eval_uri:
+            return []
+        scenes = [s for s in self.dataset.validation_scenes if s.label_source is not None][:NUM_PREVIEWS]
+        return [(scene, preview_uri(self.eval_uri, scene.id)) for scene in scenes]
 
     def command_config(self, command: str) -> Any:
         """Return the part of this config that a command depends on, as JSON-compatible values."""
@@ -254,7 +270,12 @@ class RVPipeline(Pipeline):
             for name, scenes in self._analysis_groups(analyzer_config):
                 analyzer = analyzer_config.build(scene_group=(name, [s.id for s in scenes]))
                 log.info("analyzing %s: %d scenes", name, len(scenes))
-                analyzer.process([self._build_scene(s, use_transformers=False) for s in scenes], self.tmp_dir)
+                built: Any = (self._build_scene(s, use_transformers=False) for s in scenes)
+                if isinstance(analyzer, StatsAnalyzer) and len(scenes) > _MAX_OPEN_SCENES:
+                    built = track(built, f"analyze {name}", len(scenes))
+                else:
+                    built = list(built)
+                analyzer.process(built, self.tmp_dir)
 
     def _analysis_groups(self, analyzer: AnalyzerConfig) -> list[tuple[str, list[SceneConfig]]]:
         """Return the groups of scenes; all scenes together if the analyzer has one file for all groups.
@@ -308,11 +329,12 @@ class RVPipeline(Pipeline):
         if self.backend is None:
             self.build_backend()
         for scene_config in scenes:
-            scene = self._build_scene(scene_config)
-            if scene.label_store is None:
-                raise ConfigError(f"Scene {scene.id!r} has no label_store for its prediction. Call update() first.")
-            log.info("predicting %s: %dx%d pixels", scene.id, *scene.extent.size)
-            scene.label_store.save(self.predict_scene(scene))
+            with naming_scene(scene_config.id):
+                scene = self._build_scene(scene_config)
+                if scene.label_store is None:
+                    raise ConfigError(f"Scene {scene.id!r} has no label_store for its prediction. Call update() first.")
+                log.info("predicting %s: %dx%d pixels", scene.id, *scene.extent.size)
+                scene.label_store.save(self.predict_scene(scene))
 
     def predict_scene(self, scene: Scene) -> Labels:
         """Return the predicted labels of a scene; for some tasks they are computed while they are saved."""
@@ -336,7 +358,13 @@ class RVPipeline(Pipeline):
         self.write_previews()
 
     def write_previews(self) -> None:
-        """Write pictures that show predictions beside imagery and labels; tasks that can override this."""
+        """Write ``<eval_uri>/<id>.png`` with image, labels and prediction of the first validation scenes."""
+        from rastervision.core.evaluation.preview import write_preview
+
+        for scene_config, uri in self.config.get_previews():
+            with naming_scene(scene_config.id):
+                write_preview(self._build_scene(scene_config), self.config.dataset.class_config, uri)
+            log.info("wrote %s", uri)
 
     def bundle(self) -> None:
         """Write a zip file with what predicting new imagery needs: the model, the config, the statistics."""

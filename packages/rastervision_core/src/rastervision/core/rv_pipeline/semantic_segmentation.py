@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rastervision.core.data.dataset_config import DatasetConfig
     from rastervision.core.data.label.labels import Labels
-    from rastervision.core.data.scene import Scene, SceneConfig
+    from rastervision.core.data.scene import Scene
     from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = [
@@ -33,8 +33,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-NUM_PREVIEWS = 3
 
 
 @register_config("semantic_segmentation_chip_options")
@@ -152,23 +150,12 @@ class SemanticSegmentationConfig(RVPipelineConfig):
                     )
 
     def report_io(self, command: str, io_def: CommandIODefinition) -> None:
-        """Report what a command reads and writes, with the polygons of predictions and the pictures of eval."""
+        """Report what a command reads and writes, with the polygons of predictions."""
         super().report_io(command, io_def)
         if command == "predict":
             for scene in self.dataset.get_command_scenes(command):
                 if isinstance(scene.label_store, SemanticSegmentationLabelStoreConfig):
                     io_def.add_outputs(scene.label_store.get_vector_uris(self.dataset.class_config))
-        elif command == "eval":
-            io_def.add_outputs(uri for _, uri in self.get_previews())
-
-    def get_previews(self) -> list[tuple[SceneConfig, str]]:
-        """Return the scenes of which eval makes pictures, the first labelled validation scenes, with their URIs."""
-        from rastervision.core.evaluation.preview import preview_uri
-
-        if not self.eval_uri:
-            return []
-        scenes = [s for s in self.dataset.validation_scenes if s.label_source is not None][:NUM_PREVIEWS]
-        return [(scene, preview_uri(self.eval_uri, scene.id)) for scene in scenes]
 
     def get_predict_options(self) -> SemanticSegmentationPredictOptions:
         """Return ``predict_options``, or the defaults."""
@@ -186,11 +173,3 @@ class SemanticSegmentation(RVPipeline):
             return labels
         null = self.config.dataset.class_config.null_class_id
         return labels.filter_by_aoi(scene.aoi_polygons_bbox_coords, null_class_id=null)
-
-    def write_previews(self) -> None:
-        """Write ``<eval_uri>/<id>.png`` with image, labels and prediction of the first validation scenes."""
-        from rastervision.core.evaluation.preview import write_preview
-
-        for scene_config, uri in self.config.get_previews():
-            write_preview(self._build_scene(scene_config), self.config.dataset.class_config, uri)
-            log.info("wrote %s", uri)

@@ -71,9 +71,11 @@ def _table(uri: str) -> list[str]:
     items = content["overall"] if isinstance(content, dict) else content
     group = uri.rstrip("/").split("/")[-2]
     width = max(len("class"), *(len(item["class_name"]) for item in items))
-    lines = [f"Evaluation of {group}", f"  {'class':<{width}}" + "".join(f"{m:>11}" for m in _METRICS)]
+    of_classes = any("f1" in item["metrics"] for item in items)
+    names, digits = (_METRICS, ".3f") if of_classes else (tuple(items[0]["metrics"]), ".4g")
+    lines = [f"Evaluation of {group}", f"  {'class':<{width}}" + "".join(f"{m:>11}" for m in names)]
     for item in items:
-        values = (item["metrics"].get(m) for m in _METRICS)
-        cells = "".join(f"{'-' if v is None else format(v, '.3f'):>11}" for v in values)
+        values = (item["metrics"].get(m) for m in names)
+        cells = "".join(f"{'-' if v is None else format(v, digits):>11}" for v in values)
         lines.append(f"  {item['class_name']:<{width}}{cells}")
     return lines

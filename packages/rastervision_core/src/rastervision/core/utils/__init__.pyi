@@ -1,5 +1,10 @@
 from .misc import calculate_required_padding as calculate_required_padding
 from .misc import ensure_tuple as ensure_tuple
+from .stac import get_linked_image_item as get_linked_image_item
+from .stac import is_label_item as is_label_item
+from .stac import parse_stac as parse_stac
+from .stac import read_stac as read_stac
+from .stac import setup_stac_io as setup_stac_io
 from .types import NonEmptyStr as NonEmptyStr
 from .types import NonNegInt as NonNegInt
 from .types import PosFloat as PosFloat

@@ -74,6 +74,10 @@ class CRSTransformer(ABC):
 
         return _apply(convert, inp)
 
+    def without_rounding(self) -> CRSTransformer:
+        """Return a transformer whose pixel coordinates are continuous, with integers at the corners of pixels."""
+        return self
+
     @abstractmethod
     def _map_to_pixel(self, point: tuple[Any, Any]) -> tuple[Any, Any]:
         """Convert (x, y) to (column, row); both may be arrays."""

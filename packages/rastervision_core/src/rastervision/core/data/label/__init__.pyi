@@ -1,7 +1,12 @@
 from .chip_classification_labels import ChipClassificationLabels as ChipClassificationLabels
 from .chip_classification_labels import ClassificationLabel as ClassificationLabel
+from .chip_regression_labels import ChipRegressionLabels as ChipRegressionLabels
 from .labels import Labels as Labels
 from .np_box_list import NpBoxList as NpBoxList
+from .np_box_list_ops import clip_to_window as clip_to_window
+from .np_box_list_ops import concatenate as concatenate
+from .np_box_list_ops import non_max_suppression as non_max_suppression
+from .np_box_list_ops import prune_non_overlapping_boxes as prune_non_overlapping_boxes
 from .object_detection_labels import ObjectDetectionLabels as ObjectDetectionLabels
 from .semantic_segmentation_labels import (
     SemanticSegmentationDiscreteLabels as SemanticSegmentationDiscreteLabels,

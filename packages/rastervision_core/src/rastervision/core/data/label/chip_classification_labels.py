@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,13 +10,12 @@ import numpy as np
 import shapely
 
 from rastervision.core.box import Box
-from rastervision.core.data.label.labels import Labels
+from rastervision.core.data.label.cell_labels import CellLabels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
-    from shapely.geometry import Polygon
 
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer
@@ -36,11 +36,8 @@ class ClassificationLabel:
         yield self.scores
 
 
-class ChipClassificationLabels(Labels):
-    """A class per cell. Cells are boxes in pixel coordinates.
-
-    Ground truth and stored predictions are in pixels of the whole image, a prediction that is not stored yet is in
-    pixels of the scene's extent.
+class ChipClassificationLabels(CellLabels[ClassificationLabel]):
+    """A class per cell; see `CellLabels`.
 
     Args:
         cell_to_label: Cell -> (class id, scores of all classes or None).
@@ -49,22 +46,19 @@ class ChipClassificationLabels(Labels):
         cell_to_label: Cell -> `ClassificationLabel`, in the order in which cells were added.
     """
 
-    def __init__(self, cell_to_label: Mapping[Box, tuple[int, Sequence[float] | None]] | None = None) -> None:
-        self.cell_to_label: dict[Box, ClassificationLabel] = {}
-        for cell, (class_id, scores) in (cell_to_label or {}).items():
-            self.set_cell(cell, class_id, scores)
-
-    @classmethod
-    def make_empty(cls) -> Self:
-        """Return labels without cells."""
-        return cls()
-
     @classmethod
     def from_predictions(cls, windows: Iterable[Box], predictions: Iterable[Any]) -> Self:
         """Return labels of windows and their (num_classes,) scores; the class is that of the best score."""
         labels = cls()
         for window, scores in zip(windows, predictions, strict=True):
             labels.set_cell(window, int(np.argmax(scores)), scores)
+        return labels
+
+    @classmethod
+    def from_class_ids(cls, cells: Iterable[Box], class_ids: NDArray[np.integer[Any]]) -> Self:
+        """Return labels of cells and their (N,) class ids."""
+        labels = cls()
+        labels.cell_to_label = {c: ClassificationLabel(i) for c, i in zip(cells, class_ids.tolist(), strict=True)}
         return labels
 
     @classmethod
@@ -76,31 +70,17 @@ class ChipClassificationLabels(Labels):
             bbox: If given, only cells that intersect or touch it.
         """
         labels = cls()
-        keep = np.ones(len(features), bool) if bbox is None else shapely.intersects(features.geoms, bbox.to_shapely())
-        values = zip(
-            shapely.bounds(features.geoms[keep]).astype(np.int64).tolist(),
-            features.where(keep).values("class_id"),
-            features.where(keep).values("scores"),
-            strict=True,
-        )
+        if bbox is not None:
+            features = features.where(shapely.intersects(features.geoms, bbox.to_shapely()))
+        # formats without lists have them as JSON
+        lists = [json.loads(value) if isinstance(value, str) else value for value in features.values("scores")]
+        bounds = shapely.bounds(features.geoms).astype(np.int64).tolist()
+        values = zip(bounds, features.values("class_id"), lists, strict=True)
         for (xmin, ymin, xmax, ymax), class_id, scores in values:
             labels.set_cell(Box(ymin, xmin, ymax, xmax), class_id, scores)
         return labels
 
     # -- values --------------------------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return len(self.cell_to_label)
-
-    def __contains__(self, cell: Box) -> bool:
-        return cell in self.cell_to_label
-
-    def __getitem__(self, cell: Box) -> ClassificationLabel:
-        return self.cell_to_label[cell]
-
-    def get_cells(self) -> list[Box]:
-        """Return the cells."""
-        return list(self.cell_to_label)
 
     def get_values(self) -> list[ClassificationLabel]:
         """Return the label of each cell."""
@@ -124,24 +104,6 @@ class ChipClassificationLabels(Labels):
         label = self.cell_to_label.get(cell)
         return None if label is None else label.scores
 
-    def get_singleton_labels(self, cell: Box) -> Self:
-        """Return labels of one cell alone.
-
-        Raises:
-            KeyError: There is no such cell.
-        """
-        class_id, scores = self[cell]
-        return type(self)({cell: (class_id, scores)})
-
-    def __eq__(self, other: object) -> bool:
-        """Tell whether both have the same cells with the same classes and scores, in whatever order."""
-        return isinstance(other, ChipClassificationLabels) and self.cell_to_label == other.cell_to_label
-
-    __hash__ = None
-
-    def __repr__(self) -> str:
-        return f"ChipClassificationLabels({len(self)} cells)"
-
     # -- changes -------------------------------------------------------------------------------------------------------
 
     def set_cell(self, cell: Box, class_id: int, scores: NDArray[Any] | Sequence[float] | None = None) -> None:
@@ -152,29 +114,6 @@ class ChipClassificationLabels(Labels):
     def __setitem__(self, window: Box, value: tuple[int, Sequence[float] | None]) -> None:
         class_id, scores = value
         self.set_cell(window, class_id, scores)
-
-    def extend(self, labels: ChipClassificationLabels) -> None:
-        """Add cells, or replace their labels."""
-        self.cell_to_label.update(labels.cell_to_label)
-
-    def __add__(self, other: ChipClassificationLabels) -> Self:
-        """Return the cells of both; the labels of the other count where both have a cell."""
-        labels = type(self)()
-        labels.extend(self)
-        labels.extend(other)
-        return labels
-
-    def filter_by_aoi(self, aoi_polygons: Iterable[Polygon], **kwargs: Any) -> Self:
-        """Return the cells that lie within one of the polygons."""
-        shapes = np.array([cell.to_shapely() for cell in self.cell_to_label], dtype=object)
-        inside = np.zeros(len(self), dtype=bool)
-        for polygon in aoi_polygons:
-            inside |= shapely.covers(polygon, shapes)
-        labels = type(self)()
-        for (cell, label), keep in zip(self.cell_to_label.items(), inside, strict=True):
-            if keep:
-                labels.cell_to_label[cell] = label
-        return labels
 
     def save(
         self, uri: str, class_config: ClassConfig, crs_transformer: CRSTransformer, bbox: Box | None = None
@@ -187,10 +126,9 @@ class ChipClassificationLabels(Labels):
             crs_transformer: Of the imagery.
             bbox: If given, the cells are in pixels of this part of the image.
         """
-        from rastervision.core.data.label_store.utils import boxes_to_geojson
-        from rastervision.pipeline.file_system.utils import json_to_file
+        from rastervision.core.data.label_store.utils import save_boxes
 
-        geojson = boxes_to_geojson(
-            self.get_cells(), self.get_class_ids(), crs_transformer, class_config, self.get_scores(), bbox
-        )
-        json_to_file(geojson, uri)
+        # in the order of the grid, so that equal labels give equal files however they were predicted
+        cells = sorted(self.cell_to_label, key=Box.tuple_format)
+        class_ids, scores = [self[cell].class_id for cell in cells], [self[cell].scores for cell in cells]
+        save_boxes(uri, cells, class_ids, crs_transformer, class_config, scores, bbox)

@@ -24,14 +24,41 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
-__all__ = ["UNLABELED", "LabelBlock", "Strip", "WindowGrid", "blend", "first_argmax", "plan_strips"]
+__all__ = [
+    "UNLABELED",
+    "LabelBlock",
+    "Strip",
+    "WindowGrid",
+    "blend",
+    "first_argmax",
+    "label_dtype",
+    "plan_strips",
+    "unlabeled_id",
+]
 
 UNLABELED = 255
-"""Class id of a pixel that no window covers; so there can be at most 255 classes."""
+"""Class id of a pixel that no window covers, if there are at most 255 classes; else see `unlabeled_id`."""
 
 STRIP_BYTES = 32 << 20
 _FEW_CLASSES = 16
 _CACHED_PIXELS = 1 << 16
+
+
+def label_dtype(num_classes: int) -> np.dtype[Any]:
+    """Return the type of class ids: uint8, or uint16 if there are more than 255 classes.
+
+    Raises:
+        ValueError: There are more than 65,535 classes.
+    """
+    dtype = np.min_scalar_type(num_classes)
+    if dtype.itemsize > 2:
+        raise ValueError(f"There are {num_classes} classes, but a label raster can have at most 65535. Join some.")
+    return dtype
+
+
+def unlabeled_id(dtype: np.dtype[Any]) -> int:
+    """Return the class id of a pixel that no window covers: the largest of the type, which no class has."""
+    return int(np.iinfo(dtype).max)
 
 
 @dataclass(frozen=True)
@@ -40,17 +67,22 @@ class LabelBlock:
 
     Args:
         window: Where, in pixels of the extent.
-        label_arr: (H, W) uint8 class ids, `UNLABELED` where nothing is predicted.
+        label_arr: (H, W) class ids of `label_dtype`, `unlabeled_id` where nothing is predicted.
         scores: (K, H, W) float32 mean score per class, NaN where nothing is predicted; None for discrete labels.
         hits: (H, W) number of windows that were averaged; None for discrete labels.
-        complete: Whether no pixel is `UNLABELED`.
+        complete: Whether each pixel is predicted.
     """
 
     window: Box
-    label_arr: NDArray[np.uint8]
+    label_arr: NDArray[np.unsignedinteger[Any]]
     scores: NDArray[np.float32] | None = None
     hits: NDArray[np.unsignedinteger[Any]] | None = None
     complete: bool = True
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(H, W), whether the pixel is predicted."""
+        return self.label_arr != unlabeled_id(self.label_arr.dtype)
 
 
 @dataclass(frozen=True)
@@ -173,25 +205,26 @@ def plan_strips(grid: WindowGrid, bytes_per_col: int, block_sz: int, max_bytes: 
     return strips
 
 
-def first_argmax(arr: NDArray[Any]) -> NDArray[np.uint8]:
+def first_argmax(arr: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
     """Return the index of the largest value along the first axis, the lowest index on ties; (K, H, W) -> (H, W).
 
     For the few classes of a segmentation this is an order of magnitude faster than ``argmax``: whole rows at a time,
     in pieces that stay in the processor's cache, without a branch per pixel.
     """
     num_classes, height, width = arr.shape
-    index = np.zeros((height, width), np.uint8)
+    dtype = label_dtype(num_classes)
+    index = np.zeros((height, width), dtype)
     rows = max(1, _CACHED_PIXELS // max(width, 1))
     best = np.empty((rows, width), arr.dtype)
     larger = np.empty((rows, width), bool)
-    candidate = np.empty((rows, width), np.uint8)
+    candidate = np.empty((rows, width), dtype)
     for y in range(0, height, rows):
         n = min(rows, height - y)
         piece, out = arr[:, y : y + n], index[y : y + n]
         np.copyto(best[:n], piece[0])
         for k in range(1, num_classes):
             np.greater(piece[k], best[:n], out=larger[:n])
-            np.multiply(larger[:n].view(np.uint8), np.uint8(k), out=candidate[:n])
+            np.multiply(larger[:n].view(np.uint8), dtype.type(k), out=candidate[:n])
             np.maximum(out, candidate[:n], out=out)
             np.maximum(best[:n], piece[k], out=best[:n])
     return index
@@ -250,19 +283,21 @@ def _shift(arr: NDArray[Any], rows: int, fill: int | None) -> None:
 class _LastLabel(_Band):
     """Windows that do not overlap: (h, w) class ids are put in place."""
 
-    def __init__(self, strip: Strip, height: int) -> None:
+    def __init__(self, strip: Strip, height: int, num_classes: int) -> None:
         super().__init__(strip, height)
-        self.labels = np.full((height, self.width), UNLABELED, np.uint8)
+        dtype = label_dtype(num_classes)
+        self.unlabeled = unlabeled_id(dtype)
+        self.labels = np.full((height, self.width), self.unlabeled, dtype)
 
     def add(self, target: tuple[slice, slice], pred: NDArray[Any]) -> None:
         self.labels[target] = pred
 
     def finish(self, window: Box, rows: int) -> LabelBlock:
         labels = self.labels[:rows]
-        return LabelBlock(window, labels, complete=bool(labels.max() != UNLABELED))
+        return LabelBlock(window, labels, complete=bool(labels.max() != self.unlabeled))
 
     def shift(self, rows: int) -> None:
-        _shift(self.labels, rows, UNLABELED)
+        _shift(self.labels, rows, self.unlabeled)
 
 
 class _Votes(_Band):
@@ -284,7 +319,7 @@ class _Votes(_Band):
         labels = first_argmax(self.votes[:, :rows])
         complete = bool(self.hit[:rows].all())
         if not complete:
-            labels[~self.hit[:rows]] = UNLABELED
+            labels[~self.hit[:rows]] = unlabeled_id(labels.dtype)
         return LabelBlock(window, labels, complete=complete)
 
     def shift(self, rows: int) -> None:
@@ -316,7 +351,7 @@ class _MeanScores(_Band):
             scores *= np.reciprocal(np.maximum(hits, 1), dtype=np.float32)
         labels = first_argmax(scores)
         if not complete:
-            labels[hits == 0] = UNLABELED
+            labels[hits == 0] = unlabeled_id(labels.dtype)
             scores[:, hits == 0] = np.nan
         return LabelBlock(window, labels, scores, hits, complete)
 
@@ -341,7 +376,7 @@ def blend(
         num_classes: K.
         predict: Gives for a strip, row of windows by row from the top, in batches: the index of the row in
             ``grid.rows``, and for each window of the batch its column start and its prediction without the margin:
-            (h, w) uint8 class ids, or (K, h, w) float32 scores if ``smooth``.
+            (h, w) class ids, or (K, h, w) float32 scores if ``smooth``.
         smooth: Whether predictions are scores to be averaged, or class ids that vote.
         block_sz: Blocks are whole multiples of this many rows, but for the last one of a strip, so that each tile of
             the output is written once.
@@ -359,7 +394,7 @@ def blend(
         elif max_overlap > 1:
             band = _Votes(strip, buffer_height, num_classes, max_overlap)
         else:
-            band = _LastLabel(strip, buffer_height)
+            band = _LastLabel(strip, buffer_height, num_classes)
         for i, predictions in predict(strip):
             # rows above the next windows are final; whole tiles of them can go
             yield from _pop_until(band, (grid.rows[i] + crop) // block_sz * block_sz, height)

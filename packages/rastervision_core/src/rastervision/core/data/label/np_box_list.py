@@ -24,7 +24,7 @@ class NpBoxList:
         data: Name -> array with a row per box; "boxes" are the boxes.
 
     Raises:
-        ValueError: ``data`` is not floats, has another shape, or a minimum above its maximum.
+        ValueError: ``data`` is not floats, has another shape, is not finite, or has a minimum above its maximum.
     """
 
     def __init__(self, data: NDArray[Any]) -> None:
@@ -33,12 +33,23 @@ class NpBoxList:
             raise ValueError(f"Boxes are an array (N, 4) of ymin, xmin, ymax, xmax, not {data.shape}.")
         if data.dtype not in (np.float32, np.float64):
             raise ValueError(f"Boxes are float32 or float64, not {data.dtype}. Convert them with astype(float).")
-        wrong = (data[:, :2] > data[:, 2:]).any(axis=1)
-        if wrong.any():
-            raise ValueError(
-                f"Box {data[wrong][0].tolist()} has a minimum above its maximum; the order is ymin, xmin, ymax, xmax."
-            )
+        if not (data[:, :2] <= data[:, 2:]).all() or not np.isfinite(data).all():
+            finite = np.isfinite(data).all(axis=1)
+            wrong = ~finite if not finite.all() else (data[:, :2] > data[:, 2:]).any(axis=1)
+            what = "a minimum above its maximum" if finite.all() else "coordinates that are not finite"
+            raise ValueError(f"Box {data[wrong][0].tolist()} has {what}; the order is ymin, xmin, ymax, xmax.")
         self.data: dict[str, NDArray[Any]] = {_COORDINATES: data}
+
+    def take(self, keep: NDArray[Any]) -> NpBoxList:
+        """Return some of the boxes, by index or mask, with their fields."""
+        return NpBoxList._of({name: values[keep] for name, values in self.data.items()})
+
+    @classmethod
+    def _of(cls, data: dict[str, NDArray[Any]]) -> NpBoxList:
+        """Return a list of boxes that are known to be right: to check a few of them takes longer than to use them."""
+        new = cls.__new__(cls)
+        new.data = data
+        return new
 
     def num_boxes(self) -> int:
         """Return the number of boxes."""

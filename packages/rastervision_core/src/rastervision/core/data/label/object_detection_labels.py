@@ -9,12 +9,13 @@ import shapely
 
 from rastervision.core.box import Box
 from rastervision.core.data.label.labels import Labels
-from rastervision.core.data.label.nms import clip_boxes, intersection_over_area, non_max_suppression
+from rastervision.core.data.label.nms import BoxIndex, intersection_over_area, lie_within_one, non_max_suppression
 from rastervision.core.data.label.np_box_list import NpBoxList
+from rastervision.core.data.label.np_box_list_ops import clip_to_window, concatenate
 from rastervision.core.data.utils.features import Features
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
     from shapely.geometry import Polygon
@@ -44,9 +45,29 @@ class ObjectDetectionLabels(Labels):
     """
 
     def __init__(self, npboxes: NDArray[Any], class_ids: NDArray[Any], scores: NDArray[Any] | None = None) -> None:
-        self.boxlist = NpBoxList(npboxes)
-        self.boxlist.add_field("classes", np.asarray(class_ids))
-        self.boxlist.add_field("scores", np.ones(len(npboxes)) if scores is None else np.asarray(scores))
+        boxlist = NpBoxList(npboxes)
+        boxlist.add_field("classes", np.asarray(class_ids))
+        boxlist.add_field("scores", np.ones(len(npboxes)) if scores is None else np.asarray(scores))
+        self.boxlist = boxlist
+
+    @classmethod
+    def _of(cls, boxlist: NpBoxList) -> Self:
+        labels = cls.__new__(cls)
+        labels.boxlist = boxlist
+        return labels
+
+    @property
+    def boxlist(self) -> NpBoxList:
+        """The boxes, with the fields ``classes`` and ``scores``."""
+        if len(self._boxlists) > 1:
+            self.boxlist = _concatenated(self._boxlists)
+        return self._boxlists[0]
+
+    @boxlist.setter
+    def boxlist(self, boxlist: NpBoxList) -> None:
+        # boxes that were added are put together when they are asked for, so that n additions are not n copies of all
+        self._boxlists = [boxlist]
+        self._index: BoxIndex | None = None
 
     @classmethod
     def make_empty(cls) -> Self:
@@ -56,23 +77,18 @@ class ObjectDetectionLabels(Labels):
     @classmethod
     def from_predictions(cls, windows: Iterable[Box], predictions: Iterable[Any]) -> Self:
         """Return the boxes of all windows together; see `__setitem__` for what a prediction is."""
-        parts = [
-            cls(cls.local_to_global(p["boxes"], w), p["class_ids"], p.get("scores"))
-            for w, p in zip(windows, predictions, strict=True)
-        ]
-        return cls._concatenated(parts)
-
-    @classmethod
-    def _concatenated(cls, parts: list[Self]) -> Self:
-        # boxes are kept as they are, with the dtype that all of them have; an empty part has none of its own
-        parts = [part for part in parts if len(part)]
-        if not parts:
+        # an empty prediction has no dtype of its own that should count
+        found = [(w, p) for w, p in zip(windows, predictions, strict=True) if len(p["boxes"])]
+        if not found:
             return cls.make_empty()
-        return cls(
-            np.concatenate([p.get_npboxes() for p in parts]),
-            np.concatenate([p.get_class_ids() for p in parts]),
-            np.concatenate([p.get_scores() for p in parts]),
-        )
+        boxes, class_ids = [p["boxes"] for _, p in found], [p["class_ids"] for _, p in found]
+        scores = [np.ones(len(p["boxes"])) if p.get("scores") is None else p["scores"] for _, p in found]
+        counts = [len(b) for b in boxes]
+        if counts != [len(c) for c in class_ids] or counts != [len(s) for s in scores]:
+            raise ValueError("A prediction has not as many class ids and scores as boxes.")
+        corners = np.array([(w.ymin, w.xmin) for w, _ in found], dtype=np.float64)
+        in_scene = np.concatenate(boxes) + np.tile(corners, 2).repeat(counts, axis=0)
+        return cls(in_scene, np.concatenate(class_ids), np.concatenate(scores))
 
     @staticmethod
     def from_boxlist(boxlist: NpBoxList) -> ObjectDetectionLabels:
@@ -102,14 +118,14 @@ class ObjectDetectionLabels(Labels):
         if len(features) == 0:
             return ObjectDetectionLabels.make_empty()
         boxes = shapely.bounds(features.geoms)[:, [1, 0, 3, 2]]
-        scores = np.array([1.0 if score is None else score for score in features.values("score")])
+        scores = np.array([1.0 if score is None else score for score in features.values("score")], dtype=np.float64)
         labels = ObjectDetectionLabels(boxes, np.array(features.values("class_id"), dtype=np.int64), scores)
         return labels if bbox is None else labels.get_overlapping(labels, bbox, ioa_thresh, clip)
 
     # -- values --------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return self.boxlist.num_boxes()
+        return sum(boxlist.num_boxes() for boxlist in self._boxlists)
 
     def get_npboxes(self) -> NDArray[Any]:
         """Return the (N, 4) boxes."""
@@ -163,11 +179,11 @@ class ObjectDetectionLabels(Labels):
     # -- changes -------------------------------------------------------------------------------------------------------
 
     def _take(self, keep: NDArray[Any]) -> Self:
-        return type(self)(self.get_npboxes()[keep], self.get_class_ids()[keep], self.get_scores()[keep])
+        return self._of(self.boxlist.take(keep))
 
     def __add__(self, other: ObjectDetectionLabels) -> Self:
         """Return the boxes of both."""
-        return self._concatenated([self, other])  # type: ignore[list-item]
+        return self._of(_concatenated([*self._boxlists, *other._boxlists]))
 
     @staticmethod
     def concatenate(labels1: ObjectDetectionLabels, labels2: ObjectDetectionLabels) -> ObjectDetectionLabels:
@@ -186,17 +202,13 @@ class ObjectDetectionLabels(Labels):
             item: ``boxes``, (N, 4) in pixels from the corner of the window; ``class_ids``, (N,); and, perhaps,
                 ``scores``, (N,).
         """
-        boxes = self.local_to_global(item["boxes"], window)
-        self.boxlist = (self + ObjectDetectionLabels(boxes, item["class_ids"], item.get("scores"))).boxlist
+        added = ObjectDetectionLabels.from_predictions([window], [item])
+        self._boxlists.append(added.boxlist)
+        self._index = None
 
     def filter_by_aoi(self, aoi_polygons: Iterable[Polygon], **kwargs: Any) -> Self:
         """Return the boxes that lie within one of the polygons."""
-        ymin, xmin, ymax, xmax = self.get_npboxes().T
-        shapes = np.asarray(shapely.box(xmin, ymin, xmax, ymax), dtype=object).reshape(-1)
-        inside = np.zeros(len(self), dtype=bool)
-        for polygon in aoi_polygons:
-            inside |= shapely.covers(polygon, shapes)
-        return self._take(inside)
+        return self._take(lie_within_one(self.get_npboxes(), aoi_polygons))
 
     @staticmethod
     def get_overlapping(
@@ -210,12 +222,17 @@ class ObjectDetectionLabels(Labels):
             ioa_thresh: The share.
             clip: Whether boxes are cut at the edges of the window; those without area are left out.
         """
-        kept = labels._take(intersection_over_area(labels.get_npboxes(), window) >= ioa_thresh)
-        if not clip:
-            return kept
-        boxes = clip_boxes(kept.get_npboxes(), window)
-        clipped = ObjectDetectionLabels(boxes, kept.get_class_ids(), kept.get_scores())
-        return clipped._take(np.all(boxes[:, :2] < boxes[:, 2:], axis=1))
+        kept = labels.boxlist.take(labels._overlapping(window, ioa_thresh))
+        return labels._of(clip_to_window(kept, window) if clip else kept)
+
+    def _overlapping(self, window: Box, ioa_thresh: float) -> NDArray[Any]:
+        """Return the indices of, or a mask that tells, the boxes that overlap a window."""
+        if ioa_thresh <= 0:  # all boxes do, also those that are elsewhere
+            return intersection_over_area(self.get_npboxes(), window) >= ioa_thresh
+        boxes = self.get_npboxes()
+        if self._index is None:
+            self._index = BoxIndex(boxes)
+        return self._index.query(window, ioa_thresh)
 
     @staticmethod
     def prune_duplicates(
@@ -247,14 +264,13 @@ class ObjectDetectionLabels(Labels):
             crs_transformer: Of the imagery.
             bbox: If given, the boxes are in pixels of this part of the image.
         """
-        from rastervision.core.data.label_store.utils import boxes_to_geojson
-        from rastervision.pipeline.file_system.utils import json_to_file
+        from rastervision.core.data.label_store.utils import save_boxes
 
-        scores = self.get_scores().astype(float).tolist()
-        geojson = boxes_to_geojson(
-            self.get_boxes(), self.get_class_ids().tolist(), crs_transformer, class_config, scores, bbox
-        )
-        json_to_file(geojson, uri)
+        # best first, then by place, so that equal labels give equal files however they were predicted
+        labels = self._take(np.lexsort((self.get_class_ids(), *self.get_npboxes().T[::-1], -self.get_scores())))
+        scores = labels.get_scores().astype(float).tolist()
+        class_ids = labels.get_class_ids().tolist()
+        save_boxes(uri, labels.get_npboxes(), class_ids, crs_transformer, class_config, scores, bbox)
 
     # -- coordinates ---------------------------------------------------------------------------------------------------
 
@@ -277,3 +293,8 @@ class ObjectDetectionLabels(Labels):
     def normalized_to_local(npboxes: NDArray[Any], window: Box) -> NDArray[Any]:
         """Return boxes given as fractions of a window's height and width in pixels from its corner."""
         return npboxes * np.array([window.height, window.width] * 2)
+
+
+def _concatenated(boxlists: Sequence[NpBoxList]) -> NpBoxList:
+    # boxes are kept as they are, with the dtype that all of them have; an empty part has none of its own
+    return concatenate([boxlist for boxlist in boxlists if boxlist.num_boxes()] or boxlists[:1])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rastervision.core.box import Box
-from rastervision.core.data.label.label_blocks import UNLABELED, LabelBlock
+from rastervision.core.data.label.label_blocks import LabelBlock, label_dtype
 from rastervision.core.data.label.semantic_segmentation_labels import (
     SemanticSegmentationDiscreteLabels,
     SemanticSegmentationLabels,
@@ -49,7 +49,7 @@ class StreamedSemanticSegmentationLabels(SemanticSegmentationLabels):
         make_blocks: Callable[[], Iterator[LabelBlock]],
         block_sz: int = 256,
     ) -> None:
-        super().__init__(extent, num_classes, np.float32 if smooth else np.uint8)
+        super().__init__(extent, num_classes, np.float32 if smooth else label_dtype(num_classes))
         self.smooth = smooth
         self.block_sz = block_sz
         self._make_blocks = make_blocks
@@ -149,7 +149,7 @@ def _in_memory(labels: Any) -> Any:
 
 def _put(labels: SemanticSegmentationLabels, block: LabelBlock) -> None:
     rows, cols = block.window.to_slices()
-    known = block.label_arr != UNLABELED
+    known = block.known
     if isinstance(labels, SemanticSegmentationSmoothLabels):
         assert block.scores is not None
         assert block.hits is not None

@@ -2,6 +2,8 @@ from .chip_classification_label_source import ChipClassificationLabelSource as C
 from .chip_classification_label_source import ChipClassificationLabelSourceConfig as ChipClassificationLabelSourceConfig
 from .chip_classification_label_source import infer_cells as infer_cells
 from .chip_classification_label_source import read_labels as read_labels
+from .chip_regression_label_source import ChipRegressionLabelSource as ChipRegressionLabelSource
+from .chip_regression_label_source import ChipRegressionLabelSourceConfig as ChipRegressionLabelSourceConfig
 from .label_source import LabelSource as LabelSource
 from .label_source import LabelSourceConfig as LabelSourceConfig
 from .object_detection_label_source import ObjectDetectionLabelSource as ObjectDetectionLabelSource

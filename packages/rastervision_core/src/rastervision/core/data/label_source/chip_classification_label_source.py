@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-import shapely
 from pydantic import Field, field_validator, model_validator
 
 from rastervision.core.box import Box
 from rastervision.core.data.label.chip_classification_labels import ChipClassificationLabels
-from rastervision.core.data.label_source.label_source import LabelSource, LabelSourceConfig
+from rastervision.core.data.label_source.cell_inference import CellInference
+from rastervision.core.data.label_source.label_source import LabelSourceConfig, VectorLabelSource
 from rastervision.core.data.utils.features import Features
 from rastervision.core.data.utils.misc import parse_array_slices_2d
 from rastervision.core.data.vector_source.label_vectors import check_class_ids, check_labels, with_label_transformers
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChipClassificationLabelSource",
     "ChipClassificationLabelSourceConfig",
+    "default_cell_sz",
     "infer_cells",
     "read_labels",
 ]
@@ -92,7 +92,7 @@ class ChipClassificationLabelSourceConfig(LabelSourceConfig):
         if vector_source is not None:
             vector_source.update(pipeline, scene)
         if self.cell_sz is None and pipeline is not None:
-            self.cell_sz = _chip_sz(pipeline, scene)
+            self.cell_sz = default_cell_sz(pipeline, scene)
 
     def build(
         self,
@@ -110,7 +110,7 @@ class ChipClassificationLabelSourceConfig(LabelSourceConfig):
         return ChipClassificationLabelSource(self, vector_source, bbox, self.lazy)
 
 
-def _chip_sz(pipeline: RVPipelineConfig, scene: SceneConfig | None) -> int:
+def default_cell_sz(pipeline: RVPipelineConfig, scene: SceneConfig | None) -> int:
     """Return the size of training chips if they are square and known, else that of windows to predict."""
     if pipeline.chip_options is not None and scene is not None:
         chip_sz = pipeline.chip_options.get_chip_sz(scene.id)
@@ -119,17 +119,17 @@ def _chip_sz(pipeline: RVPipelineConfig, scene: SceneConfig | None) -> int:
     return pipeline.get_predict_options().chip_sz
 
 
-class ChipClassificationLabelSource(LabelSource):
+class ChipClassificationLabelSource(VectorLabelSource):
     """Gives the class of cells: of polygons that are cells, or inferred from the polygons in them.
 
     Args:
         label_source_config: How cells come about.
         vector_source: Polygons with a property ``class_id``.
         bbox: Part of the image that the scene is, in its pixels. None: the extent of the features.
-        lazy: Make the cells when they are asked for, instead of now.
+        lazy: Make the cells of the scene when they are asked for, instead of now.
 
     Attributes:
-        labels: The cells that are known, in pixels of the image. Others become known when they are asked for.
+        labels: The cells that are known, in pixels of the image. The class of other windows is inferred each time.
     """
 
     def __init__(
@@ -139,11 +139,17 @@ class ChipClassificationLabelSource(LabelSource):
         bbox: Box | None = None,
         lazy: bool = False,
     ) -> None:
+        super().__init__(vector_source, bbox)
         self.cfg = label_source_config
-        self.vector_source = vector_source
         self.lazy = lazy
-        self._bbox = bbox
-        self._features: Features | None = None
+        self._features = self._get_features()
+        self._inference = CellInference(
+            self._features,
+            self.cfg.ioa_thresh,
+            self.cfg.use_intersection_over_cell,
+            self.cfg.pick_min_class_id,
+            self.cfg.background_class_id,
+        )
         self._populated = False
         self.labels = ChipClassificationLabels.make_empty()
         if not lazy:
@@ -152,37 +158,20 @@ class ChipClassificationLabelSource(LabelSource):
     @property
     def labels_df(self) -> GeoDataFrame:
         """The polygons, in pixels of the image, and their properties."""
-        return self._load().to_dataframe()
-
-    def _load(self) -> Features:
-        if self._features is None:
-            features = self.vector_source.get_features()
-            check_labels(features.geoms, features.values("class_id"), self.vector_source._describe())
-            self._features = features
-        return self._features
+        return self._features.to_dataframe()
 
     def validate_labels(self, df: GeoDataFrame) -> None:
         """Raise `ConfigError` if features are not polygons or have no class id."""
         class_ids = df["class_id"].tolist() if "class_id" in df.columns else [None] * len(df)
         check_labels(df.geometry, class_ids, self.vector_source._describe())
 
-    @property
-    def crs_transformer(self) -> CRSTransformer:
-        """Between pixels of the image and map coordinates."""
-        return self.vector_source.crs_transformer
-
-    @property
-    def bbox(self) -> Box:
-        """Part of the image that the scene is, in its pixels."""
-        return self.vector_source.extent if self._bbox is None else self._bbox
-
     def set_bbox(self, bbox: Box) -> None:
         """Set the part of the image that the scene is, in its pixels."""
         if self._bbox is not None and tuple(bbox) == tuple(self._bbox):
             return
-        self._bbox = bbox
+        super().set_bbox(bbox)
+        self.labels = ChipClassificationLabels.make_empty()
         if self._populated:
-            self.labels = ChipClassificationLabels.make_empty()
             self.populate_labels()
 
     def populate_labels(self, cells: Iterable[Box] | None = None) -> None:
@@ -192,7 +181,7 @@ class ChipClassificationLabelSource(LabelSource):
         if cells is not None or self.cfg.infer_cells:
             self.labels.extend(self.infer_cells(cells))
         else:
-            self.labels.extend(ChipClassificationLabels.from_features(self._load(), self.bbox))
+            self.labels.extend(ChipClassificationLabels.from_features(self._features, self.bbox))
 
     def infer_cells(self, cells: Iterable[Box] | None = None) -> ChipClassificationLabels:
         """Return the classes of cells.
@@ -203,21 +192,16 @@ class ChipClassificationLabelSource(LabelSource):
         Raises:
             ConfigError: The grid has no cell size, or a cell is without labels and there is no background class.
         """
-        if cells is None:
-            if self.cfg.cell_sz is None:
-                raise ConfigError(
-                    "cell_sz of chip_classification_label_source is not set. Set it, or run update() on the pipeline "
-                    "config, which takes the chip size."
-                )
-            cells = (c.to_global_coords(self.bbox) for c in self.extent.get_windows(self.cfg.cell_sz, self.cfg.cell_sz))
-        return _infer_cells(
-            list(cells),
-            self._load(),
-            self.cfg.ioa_thresh,
-            self.cfg.use_intersection_over_cell,
-            self.cfg.pick_min_class_id,
-            self.cfg.background_class_id,
-        )
+        cells = self._grid() if cells is None else list(cells)
+        return ChipClassificationLabels.from_class_ids(cells, self._inference.infer(cells))
+
+    def _grid(self) -> list[Box]:
+        if self.cfg.cell_sz is None:
+            raise ConfigError(
+                "cell_sz of chip_classification_label_source is not set. Set it, or run update() on the pipeline "
+                "config, which takes the chip size."
+            )
+        return self.bbox.get_windows(self.cfg.cell_sz, self.cfg.cell_sz)
 
     def get_labels(self, window: Box | None = None) -> ChipClassificationLabels:
         """Return the label of a window, which is inferred if it is no cell that is known, or all cells of the scene.
@@ -230,15 +214,14 @@ class ChipClassificationLabelSource(LabelSource):
                 self.populate_labels()
             return self.labels
         cell = window.to_global_coords(self.bbox)
-        if cell not in self.labels:
-            self.populate_labels([cell])
-        return self.labels.get_singleton_labels(cell)
+        return self.labels.get_singleton_labels(cell) if cell in self.labels else self.infer_cells([cell])
 
     def __getitem__(self, key: Any) -> int:
         """Return the class id of a window (`Box`) or of slices of rows and columns."""
         window = key if isinstance(key, Box) else parse_array_slices_2d(key, self.extent)[0]
-        (class_id,) = self.get_labels(window).get_class_ids()
-        return class_id
+        cell = window.to_global_coords(self.bbox)
+        class_id = self.labels.get_cell_class_id(cell)
+        return int(self._inference.infer([cell])[0]) if class_id is None else class_id
 
 
 def read_labels(labels_df: GeoDataFrame, bbox: Box | None = None) -> ChipClassificationLabels:
@@ -274,42 +257,10 @@ def infer_cells(
         ConfigError: A cell needs a background class, and there is none.
     """
     features = _features_of(labels_df)
-    return _infer_cells(cells, features, ioa_thresh, use_intersection_over_cell, pick_min_class_id, background_class_id)
+    inference = CellInference(features, ioa_thresh, use_intersection_over_cell, pick_min_class_id, background_class_id)
+    return ChipClassificationLabels.from_class_ids(cells, inference.infer(cells))
 
 
 def _features_of(df: GeoDataFrame) -> Features:
     members = [{"properties": row} for row in df.drop(columns="geometry").to_dict("records")]
     return Features(df.geometry.to_numpy(), members)
-
-
-def _infer_cells(
-    cells: list[Box],
-    features: Features,
-    ioa_thresh: float,
-    use_intersection_over_cell: bool,
-    pick_min_class_id: bool,
-    background_class_id: int | None,
-) -> ChipClassificationLabels:
-    shapes = np.array([cell.to_shapely() for cell in cells], dtype=object)
-    polygons = features.geoms
-    in_cell, of_polygon = shapely.STRtree(polygons).query(shapes, predicate="intersects")
-    area = shapely.area(shapes[in_cell] if use_intersection_over_cell else polygons[of_polygon])
-    common = shapely.area(shapely.intersection(shapes[in_cell], polygons[of_polygon]))
-    ratio = np.divide(common, area, out=np.zeros(len(area)), where=area > 0)
-    ids = np.array(features.values("class_id"), dtype=np.int64)[of_polygon]
-    counts = ratio >= ioa_thresh
-    if background_class_id is None:
-        in_cell, of_polygon, ratio, ids = (v[counts] for v in (in_cell, of_polygon, ratio, ids))
-    else:
-        ids[~counts] = background_class_id
-    # the last polygon of a cell in this order counts; of equal ones the first in the file
-    order = np.lexsort((-of_polygon, -ids if pick_min_class_id else ratio, in_cell))
-    class_ids = np.full(len(cells), -1 if background_class_id is None else background_class_id)
-    class_ids[in_cell[order]] = ids[order]
-    if (class_ids < 0).any():
-        cell = cells[int(np.argmax(class_ids < 0))]
-        raise ConfigError(
-            f"The cell {cell} has no labels that count, and background_class_id is not set. Set it to the class of "
-            "such cells."
-        )
-    return ChipClassificationLabels({c: (i, None) for c, i in zip(cells, class_ids.tolist(), strict=True)})

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from rastervision.core.box import Box
 from rastervision.core.data.label.object_detection_labels import ObjectDetectionLabels
-from rastervision.core.data.label_source.label_source import LabelSource, LabelSourceConfig
+from rastervision.core.data.label_source.label_source import LabelSourceConfig, VectorLabelSource
 from rastervision.core.data.utils.features import Features
 from rastervision.core.data.utils.misc import parse_array_slices_2d
 from rastervision.core.data.vector_source.label_vectors import check_labels, with_label_transformers
@@ -65,7 +65,7 @@ class ObjectDetectionLabelSourceConfig(LabelSourceConfig):
         return ObjectDetectionLabelSource(vector_source, bbox=bbox)
 
 
-class ObjectDetectionLabelSource(LabelSource):
+class ObjectDetectionLabelSource(VectorLabelSource):
     """Gives the bounding boxes of vector features. They are read when they are first asked for.
 
     Boxes of which less than 0.8 of the area lies in the bbox are left out, the others are cut at its edges.
@@ -84,41 +84,27 @@ class ObjectDetectionLabelSource(LabelSource):
         ioa_thresh: float | None = None,
         clip: bool = False,
     ) -> None:
-        self.vector_source = vector_source
+        super().__init__(vector_source, bbox)
         self.ioa_thresh = _TOUCHING if ioa_thresh is None else ioa_thresh
         self.clip = clip
-        self._bbox = bbox
         self._labels: ObjectDetectionLabels | None = None
 
     @property
     def labels(self) -> ObjectDetectionLabels:
         """The boxes of the scene, in pixels of the image."""
         if self._labels is None:
-            features = self.vector_source.get_features()
-            self._validate(features)
+            features = self._get_features(self._bbox)
             self._labels = ObjectDetectionLabels.from_features(features, self.bbox, _IN_SCENE, clip=True)
         return self._labels
 
     def validate_geojson(self, geojson: dict[str, Any]) -> None:
         """Raise `ConfigError` if features are not polygons or have no class id."""
-        self._validate(Features.from_geojson(geojson))
-
-    def _validate(self, features: Features) -> None:
+        features = Features.from_geojson(geojson)
         check_labels(features.geoms, features.values("class_id"), self.vector_source._describe())
-
-    @property
-    def crs_transformer(self) -> CRSTransformer:
-        """Between pixels of the image and map coordinates."""
-        return self.vector_source.crs_transformer
-
-    @property
-    def bbox(self) -> Box:
-        """Part of the image that the scene is, in its pixels."""
-        return self.vector_source.extent if self._bbox is None else self._bbox
 
     def set_bbox(self, bbox: Box) -> None:
         """Set the part of the image that the scene is, in its pixels."""
-        self._bbox = bbox
+        super().set_bbox(bbox)
         self._labels = None
 
     def get_labels(

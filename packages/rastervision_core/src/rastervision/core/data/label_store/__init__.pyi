@@ -2,6 +2,8 @@ from .chip_classification_geojson_store import ChipClassificationGeoJSONStore as
 from .chip_classification_geojson_store import (
     ChipClassificationGeoJSONStoreConfig as ChipClassificationGeoJSONStoreConfig,
 )
+from .chip_regression_geojson_store import ChipRegressionGeoJSONStore as ChipRegressionGeoJSONStore
+from .chip_regression_geojson_store import ChipRegressionGeoJSONStoreConfig as ChipRegressionGeoJSONStoreConfig
 from .label_store import LabelStore as LabelStore
 from .label_store import LabelStoreConfig as LabelStoreConfig
 from .object_detection_geojson_store import ObjectDetectionGeoJSONStore as ObjectDetectionGeoJSONStore

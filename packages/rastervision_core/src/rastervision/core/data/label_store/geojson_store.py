@@ -1,4 +1,4 @@
-"""A label store that is one GeoJSON file of boxes: what those of two tasks have in common."""
+"""A label store that is one file of boxes, by default GeoJSON: what those of two tasks have in common."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from rastervision.core.data.label_store.label_store import LabelStore, LabelStoreConfig
+from rastervision.core.data.label_store.box_tables import table_extension
+from rastervision.core.data.label_store.label_store import LabelStoreConfig, SceneLabelStore
 from rastervision.core.data.label_store.utils import read_boxes
 from rastervision.pipeline.config import ConfigError
 
@@ -28,7 +29,11 @@ log = logging.getLogger(__name__)
 class GeoJSONStoreConfig(LabelStoreConfig):
     """Base of the configs of these stores."""
 
-    uri: str | None = Field(None, description="The GeoJSON file; <predict_uri>/<scene id>.json if not set.")
+    uri: str | None = Field(
+        None,
+        description="The file; <predict_uri>/<scene id>.json if not set. GeoJSON, or by its extension GeoPackage "
+        "(.gpkg), FlatGeobuf (.fgb) or GeoParquet (.parquet), which keep the CRS of the image.",
+    )
 
     def update(self, pipeline: RVPipelineConfig | None = None, scene: SceneConfig | None = None) -> None:
         """Fill ``uri`` from the pipeline's predict_uri and the scene's id."""
@@ -40,12 +45,14 @@ class GeoJSONStoreConfig(LabelStoreConfig):
         self._report_files(command, io_def, self.uri)
 
     def _given_uri(self) -> str:
+        """Return ``uri``, of a format that can be written."""
         if self.uri is None:
             raise ConfigError("label_store.uri is not set. Set it, or run update() on the pipeline config first.")
+        table_extension(self.uri)
         return self.uri
 
 
-class GeoJSONStore(LabelStore):
+class GeoJSONStore(SceneLabelStore):
     """Writes labels in pixels of the scene's extent, and reads them back in pixels of the image.
 
     Args:
@@ -58,24 +65,9 @@ class GeoJSONStore(LabelStore):
     def __init__(
         self, uri: str, class_config: ClassConfig, crs_transformer: CRSTransformer, bbox: Box | None = None
     ) -> None:
+        super().__init__(crs_transformer, bbox)
         self.uri = uri
         self.class_config = class_config
-        self._crs_transformer = crs_transformer
-        self._bbox = bbox
-
-    @property
-    def bbox(self) -> Box | None:
-        """Part of the image that the scene is, in pixels."""
-        return self._bbox
-
-    def set_bbox(self, bbox: Box) -> None:
-        """Set the part of the image that the scene is, in pixels."""
-        self._bbox = bbox
-
-    @property
-    def crs_transformer(self) -> CRSTransformer:
-        """Between pixels of the image and map coordinates."""
-        return self._crs_transformer
 
     def save(self, labels: Any) -> None:
         """Write labels in pixels of the scene's extent, replacing an earlier prediction."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from rastervision.core.box import Box
-from rastervision.core.data.utils.dataset_pool import georeference_not_needed
+from rastervision.core.data.label.label_blocks import label_dtype
+from rastervision.core.data.utils.dataset_pool import georeference_not_needed, open_image
 from rastervision.pipeline.errors import NotReadableError
 
 if TYPE_CHECKING:
@@ -53,17 +54,31 @@ class LabelReader:
     def __exit__(self, *exc: object) -> None:
         self._src.close()
 
-    def get_label_arr(self, window: Box) -> NDArray[np.uint8]:
-        """Return (h, w) class ids of a window inside the extent."""
-        rows, cols = window.to_slices()
-        where = ((rows.start, rows.stop), (cols.start, cols.stop))
+    def get_label_arr(self, window: Box) -> NDArray[np.unsignedinteger[Any]]:
+        """Return (h, w) class ids of a window inside the extent.
+
+        Raises:
+            NotReadableError: The file is damaged there.
+        """
         if self._palette is None:
-            return self._src.read(1, window=where)
-        rgb = self._src.read(window=where)
-        labels = np.full(rgb.shape[1:], self._null, np.uint8)
+            return self._read(window, 1)
+        rgb = self._read(window)
+        labels = np.full(rgb.shape[1:], self._null, label_dtype(len(self._palette)))
         for k, color in enumerate(self._palette):
             labels[(rgb == color[:, None, None]).all(axis=0)] = k
         return labels
+
+    def _read(self, window: Box, bands: int | None = None) -> NDArray[np.unsignedinteger[Any]]:
+        from rasterio.errors import RasterioIOError
+
+        rows, cols = window.to_slices()
+        try:
+            arr: NDArray[Any] = self._src.read(bands, window=((rows.start, rows.stop), (cols.start, cols.stop)))
+        except RasterioIOError as e:
+            raise NotReadableError(
+                f"{self._src.name} cannot be read at {window} ({e.__cause__ or e}). Run the predict command again."
+            ) from e
+        return arr
 
 
 def mask_reader(vector_output: VectorOutputConfig, reader: LabelReader, scores: Path | None) -> Any:
@@ -76,11 +91,9 @@ def mask_reader(vector_output: VectorOutputConfig, reader: LabelReader, scores: 
     if threshold is None or scores is None:
         return lambda window: (reader.get_label_arr(window) == vector_output.class_id).astype(np.uint8)
 
-    import rasterio
-
     def read(window: Box) -> NDArray[np.uint8]:
         rows, cols = window.to_slices()
-        with rasterio.open(scores) as src:
+        with open_image(str(scores)) as src:
             arr = src.read(vector_output.class_id + 1, window=((rows.start, rows.stop), (cols.start, cols.stop)))
             unit = 255 if src.dtypes[0] == "uint8" else 1
         return (arr >= threshold * unit).astype(np.uint8)

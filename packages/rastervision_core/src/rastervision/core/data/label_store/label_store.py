@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rastervision.core.rv_pipeline import RVPipelineConfig
     from rastervision.pipeline.io_report import CommandIODefinition
 
-__all__ = ["LabelStore", "LabelStoreConfig"]
+__all__ = ["LabelStore", "LabelStoreConfig", "SceneLabelStore"]
 
 
 @register_config("label_store")
@@ -84,5 +84,32 @@ class LabelStore(ABC):
         """Between pixels of the image and map coordinates."""
 
     @abstractmethod
+    def set_bbox(self, extent: Box) -> None:
+        """Set the part of the image that the scene is, in pixels."""
+
+
+class SceneLabelStore(LabelStore):
+    """A label store that knows where its scene is.
+
+    Args:
+        crs_transformer: Of the scene's imagery.
+        bbox: Part of the image that the scene is, in pixels; known at the latest when labels are saved.
+    """
+
+    def __init__(self, crs_transformer: CRSTransformer, bbox: Box | None = None) -> None:
+        self._crs_transformer = crs_transformer
+        self._bbox = bbox
+
+    @property
+    def bbox(self) -> Box | None:
+        """Part of the image that the scene is, in pixels."""
+        return self._bbox
+
+    @property
+    def crs_transformer(self) -> CRSTransformer:
+        """Between pixels of the image and map coordinates."""
+        return self._crs_transformer
+
     def set_bbox(self, bbox: Box) -> None:
         """Set the part of the image that the scene is, in pixels."""
+        self._bbox = bbox

@@ -1,9 +1,9 @@
-"""Store the labels of a scene for semantic segmentation as rasters, and its polygons as GeoJSON."""
+"""Store the labels of a scene for semantic segmentation as rasters, and the outlines of its classes as polygons."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from rastervision.core.box import Box
-from rastervision.core.data.label.label_blocks import LabelBlock
+from rastervision.core.data.label.label_blocks import LabelBlock, label_dtype
 from rastervision.core.data.label.semantic_segmentation_labels import (
     SemanticSegmentationDiscreteLabels,
     SemanticSegmentationLabels,
@@ -20,8 +20,8 @@ from rastervision.core.data.label.semantic_segmentation_labels import (
 )
 from rastervision.core.data.label.streamed_labels import StreamedSemanticSegmentationLabels, block_windows
 from rastervision.core.data.label_store.label_reader import LabelReader, MissingPredictionError, mask_reader
-from rastervision.core.data.label_store.label_store import LabelStore, LabelStoreConfig
-from rastervision.core.data.label_store.ss_vectors import polygons_of, to_map_coords, write_polygons
+from rastervision.core.data.label_store.label_store import LabelStoreConfig, SceneLabelStore
+from rastervision.core.data.label_store.ss_vectors import VectorWriter, polygons_of
 from rastervision.core.data.label_store.ss_writer import (
     HITS,
     LABELS,
@@ -29,13 +29,15 @@ from rastervision.core.data.label_store.ss_writer import (
     BlockWriter,
     OutputSpec,
     raster_profile,
+    tile_side,
 )
+from rastervision.core.data.label_store.vector_files import require_format
 from rastervision.core.data.label_store.vector_output import VectorOutputConfig
 from rastervision.pipeline.config import register_config
 from rastervision.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -84,7 +86,7 @@ class SemanticSegmentationLabelStoreConfig(LabelStoreConfig):
         if self.uri is None:
             return []
         root = f"{self.uri.rstrip('/')}/{VECTORS}"
-        return [f"{root}/{_vector_name(output, class_config)}" for output in self.vector_output]
+        return [output.get_uri(root, class_config) for output in self.vector_output]
 
     def build(
         self,
@@ -110,12 +112,8 @@ class SemanticSegmentationLabelStoreConfig(LabelStoreConfig):
         )
 
 
-def _vector_name(vector_output: VectorOutputConfig, class_config: ClassConfig) -> str:
-    return vector_output.get_uri("", class_config).rpartition("/")[2]
-
-
-class SemanticSegmentationLabelStore(LabelStore):
-    """A folder with ``labels.tif``, ``scores.tif`` and ``pixel_hits.npy`` (if smooth), and ``vector_output/*.json``.
+class SemanticSegmentationLabelStore(SceneLabelStore):
+    """A folder with ``labels.tif``, ``scores.tif`` and ``pixel_hits.npy`` (if smooth), and ``vector_output/class-*``.
 
     Args:
         uri: The folder; may be remote.
@@ -145,6 +143,7 @@ class SemanticSegmentationLabelStore(LabelStore):
         smooth_as_uint8: bool = False,
         rasterio_block_size: int = 512,
     ) -> None:
+        super().__init__(crs_transformer, bbox)
         self.root_uri = uri.rstrip("/")
         self.class_config = class_config
         self.class_config.ensure_null_class()
@@ -154,23 +153,7 @@ class SemanticSegmentationLabelStore(LabelStore):
         self.discrete_output = discrete_output
         self.smooth_output = smooth_output
         self.smooth_as_uint8 = smooth_as_uint8
-        self.rasterio_block_size = rasterio_block_size
-        self._crs_transformer = crs_transformer
-        self._bbox = bbox
-
-    @property
-    def bbox(self) -> Box | None:
-        """Part of the image that the scene is, in pixels."""
-        return self._bbox
-
-    def set_bbox(self, bbox: Box) -> None:
-        """Set the part of the image that the scene is, in pixels."""
-        self._bbox = bbox
-
-    @property
-    def crs_transformer(self) -> CRSTransformer:
-        """Between pixels of the image and map coordinates."""
-        return self._crs_transformer
+        self.rasterio_block_size = tile_side(rasterio_block_size)  # blocks of labels are whole tiles
 
     @property
     def label_uri(self) -> str:
@@ -192,6 +175,24 @@ class SemanticSegmentationLabelStore(LabelStore):
         """URI of the folder of the polygons."""
         return f"{self.root_uri}/{VECTORS}"
 
+    @property
+    def root_uri_local(self) -> str:
+        """Local folder that files are written to: that of the URI, or one whose content is uploaded."""
+        from rastervision.pipeline.file_system.utils import get_local_path, get_tmp_dir, is_local
+
+        if is_local(self.root_uri):
+            return self.root_uri
+        if self.tmp_dir is None:
+            tmp_dir = get_tmp_dir()
+            weakref.finalize(self, tmp_dir.cleanup)
+            self.tmp_dir = tmp_dir.name
+        return get_local_path(self.root_uri, self.tmp_dir)
+
+    @property
+    def vector_output_dir_local(self) -> str:
+        """Local folder that polygons are written to."""
+        return str(Path(self.root_uri_local) / VECTORS)
+
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def save(self, labels: SemanticSegmentationLabels, profile: dict[str, Any] | None = None) -> None:
@@ -205,44 +206,50 @@ class SemanticSegmentationLabelStore(LabelStore):
         """
         from rastervision.pipeline.file_system.utils import is_local, sync_to_dir
 
-        folder = Path(self.root_uri) if is_local(self.root_uri) else Path(self._local_folder())
-        spec = self._output_spec(labels)
-        origin = (0, 0) if self._bbox is None else (int(self._bbox.ymin), int(self._bbox.xmin))
-        full_profile = raster_profile(spec.height, spec.width, self._crs_transformer, origin, spec.block_sz)
-        with BlockWriter(folder, spec, {**full_profile, **(profile or {})}) as writer:
+        for vector_output in self.vector_outputs:
+            require_format(vector_output.format)
+        folder = Path(self.root_uri_local)
+        names = [LABELS] * (self.discrete_output or bool(self.vector_outputs)) + [SCORES, HITS] * self.smooth_output
+        paths = {name: folder / name for name in names}
+        with self._block_writer(paths, labels, profile) as writer, self._vector_writer(folder) as vectors:
             for block in self._blocks_of(labels):
                 writer.write(block)
             writer.close()
-            polygons = self._vectorize(writer, spec, origin)
-            written = writer.commit()
-        for name, geoms in polygons.items():
-            write_polygons(folder / VECTORS / name, geoms)
-            written.append(folder / VECTORS / name)
-        self._remove_stale_vectors(folder, set(polygons))
+            self._vectorize(writer, vectors)
+            if LABELS in paths and not self.discrete_output:  # it was needed for the polygons
+                writer.drop(LABELS)
+            written = writer.commit() + vectors.commit()
+        self._remove_stale(folder, written)
         if not is_local(self.root_uri):
             sync_to_dir(str(folder), self.root_uri)
         log.info("wrote %s", ", ".join(str(p) for p in written))
 
-    def _local_folder(self) -> str:
-        import tempfile
-
-        return tempfile.mkdtemp(dir=self.tmp_dir, prefix="labels-")
-
-    def _output_spec(self, labels: SemanticSegmentationLabels) -> OutputSpec:
-        palette = None
-        if self.save_as_rgb:
-            palette = np.round(np.array(self.class_config.color_triples) * 255).astype(np.uint8)
-        return OutputSpec(
+    def _block_writer(
+        self,
+        paths: dict[str, Path],
+        labels: SemanticSegmentationLabels,
+        overrides: dict[str, Any] | None = None,
+    ) -> BlockWriter:
+        spec = OutputSpec(
             height=int(labels.extent.height),
             width=int(labels.extent.width),
             num_classes=labels.num_classes,
             null_class_id=self.class_config.null_class_id,
-            block_sz=self.rasterio_block_size,
-            palette=palette,
-            smooth=self.smooth_output,
+            palette=self._palette(),
             smooth_as_uint8=self.smooth_as_uint8,
-            discrete=self.discrete_output,
         )
+        return BlockWriter(paths, spec, self.build_rasterio_gtiff_profile(labels), overrides)
+
+    def _vector_writer(self, folder: Path) -> VectorWriter:
+        return VectorWriter(folder / VECTORS, self.class_config, self._crs_transformer, self._origin())
+
+    def _origin(self) -> tuple[int, int]:
+        return (0, 0) if self._bbox is None else (int(self._bbox.ymin), int(self._bbox.xmin))
+
+    def _palette(self) -> NDArray[np.uint8] | None:
+        if not self.save_as_rgb:
+            return None
+        return np.round(np.array(self.class_config.color_triples) * 255).astype(np.uint8)
 
     def _blocks_of(self, labels: SemanticSegmentationLabels) -> Iterator[LabelBlock]:
         if isinstance(labels, StreamedSemanticSegmentationLabels):
@@ -250,37 +257,106 @@ class SemanticSegmentationLabelStore(LabelStore):
             return
         null = self.class_config.null_class_id
         for window in block_windows(labels.extent, self.rasterio_block_size):
-            label_arr = labels.get_label_arr(window, null).astype(np.uint8)
+            label_arr = labels.get_label_arr(window, null).astype(label_dtype(labels.num_classes), copy=False)
             if isinstance(labels, SemanticSegmentationSmoothLabels):
                 rows, cols = window.to_slices()
                 scores = labels.get_score_arr(window).astype(np.float32)
-                yield LabelBlock(window, label_arr, scores, labels.pixel_hits[rows, cols])
+                hits = labels.pixel_hits[rows, cols]
+                yield LabelBlock(window, label_arr, scores, hits, complete=bool(hits.all()))
             else:
                 yield LabelBlock(window, label_arr)
 
-    def _vectorize(
-        self, writer: BlockWriter, spec: OutputSpec, origin: tuple[int, int]
-    ) -> dict[str, NDArray[np.object_]]:
-        """Return file name -> polygons in map coordinates, from what was written but has no final name yet."""
-        if not self.vector_outputs:
-            return {}
+    def _vectorize(self, writer: BlockWriter, vectors: VectorWriter) -> None:
+        """Write polygons of what was written but has no final name yet."""
 
-        def run(vector_output: VectorOutputConfig) -> tuple[str, NDArray[np.object_]]:
-            with LabelReader(writer.temporary(LABELS), self.class_config, spec.palette) as reader:
-                scores = writer.temporary(SCORES) if spec.smooth else None
+        def run(vector_output: VectorOutputConfig) -> None:
+            with LabelReader(writer.temporary(LABELS), self.class_config, self._palette()) as reader:
+                scores = writer.temporary(SCORES) if self.smooth_output else None
                 read_mask = mask_reader(vector_output, reader, scores)
-                polygons = polygons_of(vector_output, read_mask, spec.height, spec.width)
-                name = _vector_name(vector_output, self.class_config)
-                return name, to_map_coords(polygons, self._crs_transformer, origin)
+                vectors.write(vector_output, polygons_of(vector_output, read_mask, *reader.extent.size))
 
         with ThreadPoolExecutor(max_workers=2) as pool:
-            return dict(pool.map(run, self.vector_outputs))
+            list(pool.map(run, self.vector_outputs))
 
     @staticmethod
-    def _remove_stale_vectors(folder: Path, names: set[str]) -> None:
-        for path in (folder / VECTORS).glob("class-*.json"):
-            if path.name not in names:
-                path.unlink()
+    def _remove_stale(folder: Path, written: list[Path]) -> None:
+        """Remove the files of an earlier prediction that have no successor."""
+        stale = {folder / name for name in (LABELS, SCORES, HITS)}
+        for suffix in ("json", "gpkg", "parquet"):
+            stale.update((folder / VECTORS).glob(f"class-*.{suffix}"))
+        for path in stale.difference(written):
+            path.unlink(missing_ok=True)
+
+    # -- writing a part --------------------------------------------------------------------------------------------
+
+    def build_rasterio_gtiff_profile(self, labels: SemanticSegmentationLabels) -> dict[str, Any]:
+        """Return the rasterio profile of rasters of labels, without number and type of the bands."""
+        height, width = int(labels.extent.height), int(labels.extent.width)
+        return raster_profile(height, width, self._crs_transformer, self._origin(), self.rasterio_block_size)
+
+    def write_discrete_raster_output(
+        self, out_profile: dict[str, Any], path: str, labels: SemanticSegmentationLabels
+    ) -> None:
+        """Write class ids, or colours, to a local path.
+
+        Args:
+            out_profile: As `build_rasterio_gtiff_profile` returns it.
+            path: GeoTIFF to write.
+            labels: Labels of the whole scene.
+        """
+        self._write_rasters({LABELS: Path(path)}, labels, out_profile)
+
+    def write_smooth_raster_output(
+        self, out_profile: dict[str, Any], scores_path: str, hits_path: str, labels: SemanticSegmentationSmoothLabels
+    ) -> None:
+        """Write scores and hits to local paths.
+
+        Args:
+            out_profile: As `build_rasterio_gtiff_profile` returns it.
+            scores_path: GeoTIFF to write.
+            hits_path: ``.npy`` file to write.
+            labels: Labels of the whole scene.
+        """
+        self._write_rasters({SCORES: Path(scores_path), HITS: Path(hits_path)}, labels, out_profile)
+
+    def _write_rasters(
+        self, paths: dict[str, Path], labels: SemanticSegmentationLabels, profile: dict[str, Any]
+    ) -> None:
+        with self._block_writer(paths, labels, profile) as writer:
+            for block in self._blocks_of(labels):
+                writer.write(block)
+            writer.commit()
+
+    def write_vector_outputs(self, labels: SemanticSegmentationLabels, vector_output_dir: str) -> None:
+        """Write the polygons of all vector outputs to a local folder."""
+        for vector_output in self.vector_outputs:
+            class_id, threshold = vector_output.class_id, vector_output.threshold
+            mask = labels.get_class_mask(labels.extent, class_id, threshold)
+            self.write_vector_output(vector_output, mask, vector_output_dir)
+
+    def write_vector_output(self, vo: VectorOutputConfig, mask: NDArray[Any], vector_output_dir: str) -> None:
+        """Write polygons to a local folder.
+
+        Args:
+            vo: How to make them.
+            mask: (H, W), 1 or True where the class is.
+            vector_output_dir: Folder of the file.
+        """
+        require_format(vo.format)
+        folder = Path(vector_output_dir)
+        with VectorWriter(folder, self.class_config, self._crs_transformer, self._origin()) as writer:
+            writer.write(vo, polygons_of(vo, lambda window: mask[window.to_slices()].astype(np.uint8), *mask.shape))
+            writer.commit()
+
+    def merge_with_old_scores(self, labels: SemanticSegmentationSmoothLabels) -> SemanticSegmentationSmoothLabels:
+        """Return labels with the scores and hits that are stored added to them; `save` itself replaces what is stored.
+
+        Raises:
+            ValueError: The stored scores are of another size or number of classes.
+        """
+        from rastervision.pipeline.file_system.utils import file_exists
+
+        return labels + self.get_scores() if file_exists(self.score_uri, include_dir=False) else labels
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -290,10 +366,7 @@ class SemanticSegmentationLabelStore(LabelStore):
         Raises:
             MissingPredictionError: Nothing is stored.
         """
-        palette = None
-        if self.save_as_rgb:
-            palette = np.round(np.array(self.class_config.color_triples) * 255).astype(np.uint8)
-        return LabelReader(self._local(self.label_uri), self.class_config, palette)
+        return LabelReader(self._local(self.label_uri), self.class_config, self._palette())
 
     def _local(self, uri: str) -> Path:
         from rastervision.pipeline.file_system.utils import download_if_needed, file_exists
@@ -322,11 +395,10 @@ class SemanticSegmentationLabelStore(LabelStore):
 
     def get_scores(self) -> SemanticSegmentationSmoothLabels:
         """Return the stored scores and hits in memory; without a hits file each pixel counts once."""
-        import rasterio
-
+        from rastervision.core.data.utils.dataset_pool import open_image
         from rastervision.pipeline.file_system.utils import file_exists
 
-        with rasterio.open(self._local(self.score_uri)) as src:
+        with open_image(str(self._local(self.score_uri))) as src:
             scores = src.read().astype(np.float32)
             if src.dtypes[0] == "uint8":
                 scores /= 255

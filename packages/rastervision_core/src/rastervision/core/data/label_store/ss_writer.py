@@ -1,4 +1,4 @@
-"""Write the label blocks of a scene as tiled, compressed GeoTIFFs, block by block.
+"""Write the label blocks of a scene as cloud optimized GeoTIFFs, block by block.
 
 Everything is written under temporary names and takes its final name only when all of it is complete, so that readers
 see the old prediction or the new one, never a part. Next: `rastervision.core.evaluation`.
@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
-from rastervision.core.data.label.label_blocks import UNLABELED
+from rastervision.core.data.label.label_blocks import label_dtype
 from rastervision.core.data.utils.dataset_pool import georeference_not_needed
+from rastervision.core.utils.cog import make_cog, overview_factors
+from rastervision.core.utils.cog_writer import CogWriter
+from rastervision.core.utils.plain_cog import PlainCog
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from rastervision.core.data.crs_transformer import CRSTransformer
     from rastervision.core.data.label.label_blocks import LabelBlock
 
-__all__ = ["HITS", "LABELS", "SCORES", "BlockWriter", "OutputSpec", "raster_profile"]
+__all__ = ["HITS", "LABELS", "SCORES", "BlockWriter", "OutputSpec", "raster_profile", "tile_side"]
 
 LABELS, SCORES, HITS = "labels.tif", "scores.tif", "pixel_hits.npy"
 _TILE_MULTIPLE = 16  # the TIFF specification wants tile sides that are multiples of 16
@@ -42,22 +46,31 @@ class OutputSpec:
         width: Columns of the scene.
         num_classes: K.
         null_class_id: Class of unlabelled pixels.
-        block_sz: Side of a tile in pixels.
         palette: (K, 3) uint8 colours to write class ids as RGB; None writes the ids.
-        smooth: Whether to write scores and hits too.
         smooth_as_uint8: Write scores as ``round(255 * score)`` instead of float32.
-        discrete: Whether to write the class ids.
     """
 
     height: int
     width: int
     num_classes: int
     null_class_id: int
-    block_sz: int = 256
     palette: NDArray[np.uint8] | None = None
-    smooth: bool = False
     smooth_as_uint8: bool = False
-    discrete: bool = True
+
+    def label_profile(self) -> dict[str, Any]:
+        """Return what is special in the rasterio profile of the class ids."""
+        if self.palette is None:
+            return {"count": 1, "dtype": label_dtype(self.num_classes).name}
+        return {"count": 3, "dtype": "uint8", "photometric": "rgb", "interleave": "pixel"}
+
+    def score_profile(self) -> dict[str, Any]:
+        """Return what is special in the rasterio profile of the scores."""
+        # the digits of a float32 score are noise: lossless compression saves a tenth at many times the cost.
+        # Bytes shrink by a quarter and more, with Zstandard at a sixth of the cost of deflate
+        kind: dict[str, Any] = {"dtype": "float32", "compress": None}
+        if self.smooth_as_uint8:
+            kind = {"dtype": "uint8", "compress": "zstd", "zstd_level": 1}
+        return {"count": self.num_classes, "interleave": "band", **kind}
 
 
 def raster_profile(
@@ -68,7 +81,7 @@ def raster_profile(
 
     profile: dict[str, Any] = {
         "driver": "GTiff", "height": height, "width": width, "tiled": True,
-        "blockxsize": _tile_side(block_sz, width), "blockysize": _tile_side(block_sz, height),
+        "blockxsize": tile_side(min(block_sz, width)), "blockysize": tile_side(min(block_sz, height)),
         "compress": "deflate", "zlevel": 1, "bigtiff": "if_safer",
     }  # fmt: skip
     if crs_transformer.transform is not None:
@@ -81,82 +94,110 @@ def raster_profile(
     return profile
 
 
-def _tile_side(block_sz: int, size: int) -> int:
-    side = min(block_sz, size)
-    return max(-(-side // _TILE_MULTIPLE), 1) * _TILE_MULTIPLE
+def tile_side(size: int) -> int:
+    """Return the smallest allowed side of a tile that is not less than a number of pixels."""
+    return max(-(-size // _TILE_MULTIPLE), 1) * _TILE_MULTIPLE
 
 
 class BlockWriter:
-    """Writes blocks into a local folder; use as a context manager, and `commit` at the end.
+    """Writes blocks into local files; use as a context manager, and `commit` at the end.
 
     Leaving the context without `commit` removes what was written. The files of an earlier prediction stay untouched
     until `commit`.
+
+    Args:
+        paths: The files: some of `LABELS`, `SCORES`, `HITS` -> path. What has no path is not written.
+        spec: What to write.
+        profile: rasterio profile, to which the spec adds what is special to class ids and scores.
+        overrides: rasterio profile entries that go before all others.
     """
 
-    def __init__(self, folder: str | Path, spec: OutputSpec, profile: dict[str, Any]) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        spec: OutputSpec,
+        profile: dict[str, Any],
+        overrides: dict[str, Any] | None = None,
+    ) -> None:
+        self.paths = dict(paths)
         self.spec = spec
         self._profile = profile
+        self._overrides = overrides or {}
         self._token = uuid.uuid4().hex[:8]
         self._stack = contextlib.ExitStack()
-        self._labels: Any = None
+        self._labels: CogWriter | None = None
         self._scores: Any = None
+        self._plain_scores: PlainCog | None = None
         self._hits: BinaryIO | None = None
         self._hits_offset = 0
 
     def temporary(self, name: str) -> Path:
         """Return the path under which a file is written before `commit`."""
-        return self.folder / f".{name}.{self._token}.partial{Path(name).suffix}"
+        path = self.paths[name]
+        return path.with_name(f".{path.name}.{self._token}.partial{path.suffix}")
 
     def __enter__(self) -> Self:
         import rasterio
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in self.folder.glob(".*.partial*"):  # left by a process that was killed
-            old.unlink(missing_ok=True)
-        with georeference_not_needed():
-            self._stack.callback(self._discard)
-            self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_MB))
-            if self.spec.discrete:
-                count = 1 if self.spec.palette is None else 3
-                extra = {} if self.spec.palette is None else {"photometric": "rgb", "interleave": "pixel"}
-                self._labels = self._open(LABELS, count=count, dtype="uint8", **extra)
-            if self.spec.smooth:
-                # the digits of a float32 score are noise: lossless compression saves a tenth at many times the cost.
-                # Bytes shrink by a quarter and more, with Zstandard at a sixth of the cost of deflate
-                kind: dict[str, Any] = {"dtype": "float32", "compress": None}
-                if self.spec.smooth_as_uint8:
-                    kind = {"dtype": "uint8", "compress": "zstd", "zstd_level": 1}
-                self._scores = self._open(SCORES, count=self.spec.num_classes, interleave="band", **kind)
+        for folder in {path.parent for path in self.paths.values()}:
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob(".*.partial*"):  # left by a process that was killed
+                old.unlink(missing_ok=True)
+        self._stack.callback(self._discard)
+        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_MB))
+        if LABELS in self.paths:
+            # a class id between two others would be a third class: overviews take the nearest pixel
+            writer = CogWriter(self.temporary(LABELS), self._merged(self.spec.label_profile()))
+            self._labels = self._stack.enter_context(writer)
+        if SCORES in self.paths:
+            self._open_scores()
         return self
 
-    def _open(self, name: str, **profile: Any) -> Any:
+    def _open_scores(self) -> None:
         import rasterio
 
-        merged = {k: v for k, v in {**self._profile, **profile}.items() if v is not None}
+        path, profile = self.temporary(SCORES), self._merged(self.spec.score_profile())
+        with georeference_not_needed():
+            if self.spec.smooth_as_uint8 or self._overrides:
+                self._scores = self._stack.enter_context(rasterio.open(path, "w", **profile))
+            else:
+                factors = overview_factors(self.spec.height, self.spec.width)
+                self._plain_scores = self._stack.enter_context(PlainCog(path, profile, factors))
+
+    def _merged(self, special: dict[str, Any]) -> dict[str, Any]:
+        merged = {**self._profile, **special, **self._overrides}
+        merged = {key: value for key, value in merged.items() if value is not None}
         if merged.get("compress") != "deflate":
             merged.pop("zlevel", None)
-        return self._stack.enter_context(rasterio.open(self.temporary(name), "w", **merged))
+        return merged
 
     def write(self, block: LabelBlock) -> None:
         """Write a block: class ids, and scores and hits if the outputs have them."""
         rows, cols = block.window.to_slices()
-        window = ((rows.start, rows.stop), (cols.start, cols.stop))
         if self._labels is not None:
             labels = block.label_arr
             if not block.complete:
-                labels = np.where(labels == UNLABELED, np.uint8(self.spec.null_class_id), labels)
-            if self.spec.palette is None:
-                self._labels.write(labels, 1, window=window)
-            else:
-                self._labels.write(np.take(self.spec.palette, labels, axis=0).transpose(2, 0, 1), window=window)
-        if self._scores is not None:
-            if block.scores is None or block.hits is None:
-                raise ValueError("smooth_output needs labels with scores, but these have only class ids.")
+                labels = np.where(block.known, labels, labels.dtype.type(self.spec.null_class_id))
+            bands = labels[None]
+            if self.spec.palette is not None:
+                bands = np.take(self.spec.palette, labels, axis=0).transpose(2, 0, 1)
+            self._labels.write(bands, rows.start, cols.start)
+        if SCORES in self.paths:
+            self._write_scores(block)
+        if HITS in self.paths and block.hits is not None:
+            self._write_hits(block.hits, rows.start, cols.start)
+
+    def _write_scores(self, block: LabelBlock) -> None:
+        if block.scores is None:
+            raise ValueError("smooth_output needs labels with scores, but these have only class ids.")
+        rows, cols = block.window.to_slices()
+        if self._plain_scores is not None:
+            self._plain_scores.write(block.scores, rows.start, cols.start)
+        else:
+            window = ((rows.start, rows.stop), (cols.start, cols.stop))
             scores = _as_uint8(block) if self.spec.smooth_as_uint8 else block.scores
             for band, score in enumerate(scores, start=1):  # each is contiguous, all together are not: no copy
                 self._scores.write(score, band, window=window)
-            self._write_hits(block.hits, rows.start, cols.start)
 
     def _write_hits(self, hits: NDArray[np.unsignedinteger[Any]], row: int, col: int) -> None:
         # an .npy file is a header and the raw rows: written by seeking, it needs no whole-scene array
@@ -178,25 +219,37 @@ class BlockWriter:
             self._hits.seek(self._hits_offset + (i * self.spec.width + col) * itemsize)
             self._hits.write(np.ascontiguousarray(line).data)
 
-    def close(self) -> list[str]:
-        """Finish the files under their temporary names and return the names they will have."""
-        for dataset in (self._labels, self._scores, self._hits):
-            if dataset is not None:
-                dataset.close()
-        written = ((LABELS, self._labels), (SCORES, self._scores), (HITS, self._hits))
-        return [name for name, dataset in written if dataset is not None]
+    def close(self) -> None:
+        """Finish the files under their temporary names."""
+        if self._hits is not None:
+            self._hits.close()
+        if self._plain_scores is not None:
+            self._plain_scores.build_overviews()
+            self._plain_scores.close()
+            self._plain_scores = None
+        if self._scores is not None:
+            self._scores.close()
+            with georeference_not_needed():
+                make_cog(self.temporary(SCORES), self._merged(self.spec.score_profile()), "average")
+            self._scores = None
+        if self._labels is not None:
+            self._labels.close()
+            self._labels = None
+
+    def drop(self, name: str) -> None:
+        """Remove a file that was needed on the way only."""
+        self.temporary(name).unlink()
 
     def commit(self) -> list[Path]:
-        """Give the finished files their final names; scores of an earlier prediction without successor go away."""
-        names = self.close()
-        for name in names:
-            os.replace(self.temporary(name), self.folder / name)
-        for name in {LABELS, SCORES, HITS} - set(names):
-            (self.folder / name).unlink(missing_ok=True)
-        return [self.folder / name for name in names]
+        """Give the files their final names, and return these."""
+        self.close()
+        written = [name for name in self.paths if self.temporary(name).exists()]
+        for name in written:
+            os.replace(self.temporary(name), self.paths[name])
+        return [self.paths[name] for name in written]
 
     def _discard(self) -> None:
-        for name in (LABELS, SCORES, HITS):
+        for name in self.paths:
             self.temporary(name).unlink(missing_ok=True)
 
     def __exit__(

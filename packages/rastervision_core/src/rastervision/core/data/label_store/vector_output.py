@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rastervision.core.data.class_config import ClassConfig
 
 __all__ = ["BuildingVectorOutputConfig", "PolygonVectorOutputConfig", "VectorOutputConfig"]
+
+_SUFFIXES = {"geojson": "json", "gpkg": "gpkg", "geoparquet": "parquet"}
 
 
 @register_config("vector_output")
@@ -34,10 +36,20 @@ class VectorOutputConfig(Config):
         "label is this class.",
     )
 
+    format: Literal["geojson", "gpkg", "geoparquet"] = Field(
+        "geojson",
+        description="Of the file. GeoJSON is in longitude and latitude; GeoPackage and GeoParquet keep the CRS of the "
+        "image, and have the columns class_id and class_name.",
+    )
+
     def get_uri(self, root: str, class_config: ClassConfig | None = None) -> str:
-        """Return the URI of the GeoJSON file in a folder: ``class-<id>-<name>.json``."""
+        """Return the URI of the file in a folder."""
+        return "/".join(part for part in (root.rstrip("/"), self.get_file_name(class_config)) if part)
+
+    def get_file_name(self, class_config: ClassConfig | None = None) -> str:
+        """Return the name of the file: ``class-<id>-<name>``, and a suffix that tells the format."""
         name = f"-{class_config.get_name(self.class_id)}" if class_config is not None else ""
-        return "/".join(part for part in (root.rstrip("/"), f"class-{self.class_id}{name}.json") if part)
+        return f"class-{self.class_id}{name}.{_SUFFIXES[self.format]}".replace("/", "_")
 
     def vectorize(self, mask: NDArray[Any]) -> Iterator[BaseGeometry]:
         """Yield polygons, in pixel coordinates, of a (H, W) mask of the class."""

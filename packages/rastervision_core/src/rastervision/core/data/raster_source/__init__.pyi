@@ -11,5 +11,7 @@ from .rasterized_source import RasterizerConfig as RasterizerConfig
 from .rasterized_source import geoms_to_raster as geoms_to_raster
 from .stac_config import STACItemCollectionConfig as STACItemCollectionConfig
 from .stac_config import STACItemConfig as STACItemConfig
+from .stac_config import subset_assets as subset_assets
 from .temporal_multi_raster_source import TemporalMultiRasterSource as TemporalMultiRasterSource
+from .xarray_source import XarraySource as XarraySource
 from .xarray_source import XarraySourceConfig as XarraySourceConfig

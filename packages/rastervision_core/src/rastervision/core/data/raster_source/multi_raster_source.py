@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from rastervision.core.box import Box
 from rastervision.core.data.raster_source.alignment import AlignedSource
 from rastervision.core.data.raster_source.raster_source import RasterSource, RasterSourceConfig
-from rastervision.core.data.raster_transformer.stats_transformer import StatsTransformer
+from rastervision.core.data.raster_transformer.stats_transformer import StatsTransformer, StatsTransformerConfig
 from rastervision.core.data.utils.raster import fill_overflow
 from rastervision.core.utils.types import NonNegInt
 from rastervision.pipeline.config import ConfigError, register_config
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from pystac import Item
 
-    from rastervision.core.box import Box
     from rastervision.core.data.crs_transformer import CRSTransformer
     from rastervision.core.data.raster_transformer import RasterTransformer
 
@@ -68,7 +70,8 @@ class MultiRasterSourceConfig(RasterSourceConfig):
         transformers = self._build_transformers(use_transformers)
         if self.temporal:
             return TemporalMultiRasterSource(sources, self.primary_source_idx, transformers, self._bbox())
-        _take_own_statistics(sources, self.channel_order)
+        if use_transformers:
+            _take_own_statistics(self.raster_sources, sources, self.channel_order)
         return MultiRasterSource(sources, self.primary_source_idx, self.channel_order, transformers, self._bbox())
 
 
@@ -111,6 +114,48 @@ class MultiRasterSource(RasterSource):
             uri="the multi raster source",
         )
 
+    @classmethod
+    def from_stac(
+        cls,
+        item: Item,
+        assets: list[str] | None = None,
+        primary_source_idx: NonNegInt = 0,
+        raster_transformers: Sequence[RasterTransformer] = (),
+        channel_order: Sequence[int] | None = None,
+        bbox: Box | tuple[int, int, int, int] | None = None,
+        bbox_map_coords: Box | tuple[float, float, float, float] | None = None,
+        allow_streaming: bool = False,
+    ) -> Self:
+        """Show the images of a STAC item as one source, in the pixels of one of them.
+
+        Args:
+            item: The item.
+            assets: Names of the assets to use, in this order. None: all images.
+            primary_source_idx: Index of the asset whose pixels, extent and CRS the source has.
+            raster_transformers: Applied to chips of all channels, in this order.
+            channel_order: Indices of channels to select from those of all assets together.
+            bbox: Part of the primary image to use, in its pixels. None: all.
+            bbox_map_coords: Instead of ``bbox``, as (ymin, xmin, ymax, xmax) in longitude and latitude.
+            allow_streaming: Whether remote images are read where they are.
+
+        Raises:
+            ConfigError: The item has no such assets, or their pixels have different types.
+            NotReadableError: An image cannot be read.
+        """
+        from rastervision.core.data.raster_source.rasterio_source import RasterioSource
+        from rastervision.core.data.raster_source.stac_config import image_uris
+
+        if bbox is not None and bbox_map_coords is not None:
+            raise ConfigError("bbox and bbox_map_coords exclude each other. Remove one of them.")
+        sources = [RasterioSource(uri, allow_streaming=allow_streaming) for uri in image_uris(item, assets)]
+        box = None if bbox is None else Box(*bbox)
+        if bbox_map_coords is not None and 0 <= primary_source_idx < len(sources):
+            primary = sources[primary_source_idx]
+            box = primary.crs_transformer.map_to_pixel(Box(*bbox_map_coords)).normalize().intersection(primary.bbox)
+            if box.area == 0:
+                raise ConfigError(f"bbox_map_coords {tuple(bbox_map_coords)} is outside {primary.uris[0]}.")
+        return cls(sources, primary_source_idx, channel_order, raster_transformers, box)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.raster_sources}, primary_source_idx={self.primary_source_idx})"
 
@@ -120,6 +165,12 @@ class MultiRasterSource(RasterSource):
             raise ConfigError(
                 f"primary_source_idx is {self.primary_source_idx}, but there are {len(self.raster_sources)} sources."
             )
+        for i, source in enumerate(self.raster_sources):
+            if len(source.shape) != 3:
+                raise ConfigError(
+                    f"raster_sources[{i}] is a time series. Only single images can be combined; a source of several "
+                    "times may be given to a scene by itself."
+                )
         dtypes = [source.dtype for source in self.raster_sources]
         if len(set(dtypes)) > 1:
             raise ConfigError(
@@ -150,27 +201,65 @@ class MultiRasterSource(RasterSource):
         """The part of the primary source that is used, in its pixels."""
         return self.primary_source.bbox
 
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """That of the primary source."""
+        return self.primary_source.block_shape
+
+    @property
+    def is_pixelwise(self) -> bool:
+        """Whether a chip of a part of a window equals the part of the window's chip."""
+        return (
+            all(aligned is None or aligned.has_same_pixels for aligned in self._aligned)
+            and all(source.is_pixelwise for source in self.raster_sources)
+            and all(t.pixelwise for t in self.raster_transformers)
+        )
+
     def set_bbox(self, bbox: Box) -> None:
         """Use another part of the primary source."""
         self.primary_source.set_bbox(bbox)
 
     def get_valid_mask(self, window: Box) -> NDArray[np.bool_] | None:
-        """Tell which pixels of a window have data in the primary source; see `RasterSource.get_valid_mask`."""
-        return self.primary_source.get_valid_mask(window)
+        """Tell which pixels of a window lie in `bbox` and have data in any of the sources."""
+        inner = window.intersection(self.extent)
+        valid = np.zeros(window.size, dtype=bool)
+        for source, aligned in zip(self.raster_sources, self._aligned, strict=True):
+            mask = source.get_valid_mask(window) if aligned is None else aligned.get_valid_mask(window)
+            if mask is None:
+                valid[:] = True
+                break
+            valid |= mask
+        if inner != window:
+            valid = fill_overflow(self.extent, window, valid)
+        return None if valid.all() else valid
 
-    def _get_chips(self, window: Box, out_shape: tuple[int, int] | None) -> list[NDArray[Any]]:
-        """Return the chip of each source, all of the same height and width."""
-        chip = self.primary_source.get_chip(window, out_shape=out_shape)
-        return [
-            chip if aligned is None else fill_overflow(self.extent, window, aligned.get_chip(window, chip.shape[:2]))
-            for aligned in self._aligned
-        ]
+    def get_chip(self, window: Box, out_shape: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Return the chip of a window; see `RasterSource.get_chip`. Only the sources of selected channels are read."""
+        return self._transform(self._select(window, out_shape, self.channel_order))
 
     def _get_chip(self, window: Box, out_shape: tuple[int, int] | None = None) -> NDArray[Any]:
-        return np.concatenate(self._get_chips(window, out_shape), axis=-1)
+        return self._select(window, out_shape, range(self.num_channels_raw))
+
+    def _select(self, window: Box, out_shape: tuple[int, int] | None, channels: Sequence[int]) -> NDArray[Any]:
+        """Return (H, W, C) with some of the channels of all sources."""
+        owners = [(i, c) for i, source in enumerate(self.raster_sources) for c in range(source.num_channels)]
+        wanted = [owners[channel] for channel in channels]
+        chips = {i: self._read_source(i, window, out_shape) for i in sorted({i for i, _ in wanted})}
+        # planes one after the other, as files are read
+        return np.stack([chips[i][..., c] for i, c in wanted]).transpose(1, 2, 0)
+
+    def _read_source(self, i: int, window: Box, out_shape: tuple[int, int] | None) -> NDArray[Any]:
+        """Return the chip of a source, in the pixels of the primary one."""
+        aligned = self._aligned[i]
+        if aligned is None:
+            return self.raster_sources[i].get_chip(window, out_shape=out_shape)
+        shape = (max(0, window.height), max(0, window.width)) if out_shape is None else (out_shape[0], out_shape[1])
+        return fill_overflow(self.extent, window, aligned.get_chip(window, shape))
 
 
-def _take_own_statistics(sources: list[RasterSource], channel_order: list[int] | None) -> None:
+def _take_own_statistics(
+    configs: Sequence[RasterSourceConfig], sources: Sequence[RasterSource], channel_order: list[int] | None
+) -> None:
     """Give each source its share of statistics that were computed from the channels of all sources.
 
     The analyze command sees a multi raster source as a whole, so that the file it writes has all channels that
@@ -183,11 +272,25 @@ def _take_own_statistics(sources: list[RasterSource], channel_order: list[int] |
         start = sum(counts[:n])
         channels = range(start, start + count)
         for i, transformer in enumerate(source.raster_transformers):
-            if isinstance(transformer, StatsTransformer) and count != len(transformer.means) == len(order):
-                # a channel that is not selected has no statistics, and needs none
-                stats = [
-                    (transformer.means[place[c]], transformer.stds[place[c]]) if c in place else (0.0, 1.0)
-                    for c in channels
-                ]
-                means, stds = zip(*stats, strict=True)
-                source.raster_transformers[i] = StatsTransformer(means, stds, transformer.max_stds)
+            if not isinstance(transformer, StatsTransformer) or len(transformer.means) != len(order):
+                continue
+            if count == len(order) and not _is_of_pipeline(configs[n].transformers[i]):
+                continue
+            # a channel that is not selected has no statistics, and needs none
+            stats = [
+                (transformer.means[place[c]], transformer.stds[place[c]]) if c in place else (0.0, 1.0)
+                for c in channels
+            ]
+            means, stds = zip(*stats, strict=True)
+            source.raster_transformers[i] = StatsTransformer(means, stds, transformer.max_stds)
+
+
+def _is_of_pipeline(config: Any) -> bool:
+    """Whether statistics come from the file that the analyze command writes, or from its place in a bundle.
+
+    Only this tells whether as many statistics as the source has channels are its own, if as many channels are selected
+    from those of all sources.
+    """
+    if not isinstance(config, StatsTransformerConfig) or config.stats_uri is None:
+        return False
+    return config.stats_uri.replace(os.sep, "/").endswith(f"/stats/{config.scene_group}/stats.json")

@@ -170,6 +170,11 @@ class RasterSource(ABC):
         return (*self.extent.size, self.num_channels)
 
     @property
+    def block_shape(self) -> tuple[int, int]:
+        """Height and width of the blocks that the image is stored in, from its first corner; (1, 1) if in none."""
+        return 1, 1
+
+    @property
     def is_pixelwise(self) -> bool:
         """Whether a chip of a part of a window equals the part of the window's chip."""
         return False
@@ -177,6 +182,9 @@ class RasterSource(ABC):
     def set_bbox(self, bbox: Box) -> None:
         """Use another part of the image."""
         self._bbox = bbox
+
+    def prepare(self) -> None:  # noqa: B027  most have nothing to prepare
+        """Read now what the first window would wait for; processes that are forked afterwards share it."""
 
     def get_chip(self, window: Box, out_shape: tuple[int, int] | None = None) -> NDArray[Any]:
         """Return the chip of a window.
@@ -200,12 +208,24 @@ class RasterSource(ABC):
         return self.get_chip(window, *args, **kwargs)
 
     def get_valid_mask(self, window: Box) -> NDArray[np.bool_] | None:
-        """Tell which pixels of a window have data.
+        """Tell which pixels of a window have data, so that zeros in the image are not taken for missing pixels.
+
+        Chips are 0 where there are no data, before transformers. Data are in the extent, and not excluded by a nodata
+        value, mask or alpha channel; a pixel has data if any channel has.
+
+        Args:
+            window: Window in pixels of the extent; may reach beyond it.
 
         Returns:
-            (H, W); None if all pixels have data.
+            (H, W), the caller's own; None if all pixels have data.
         """
-        return None
+        inner = window.intersection(self.extent)
+        if inner == window:
+            return None
+        valid = np.zeros(window.size, dtype=bool)
+        if inner.area > 0:
+            valid[inner.to_local_coords(window).to_slices()] = True
+        return valid
 
     def resize(self, chip: NDArray[Any], out_shape: tuple[int, int] | None = None) -> NDArray[Any]:
         """Resample a chip (H, W, ...) in memory, smoothed when it shrinks; integers are truncated."""

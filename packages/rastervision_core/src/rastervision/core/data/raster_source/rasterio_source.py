@@ -14,12 +14,14 @@ from pydantic import Field, field_validator
 from rastervision.core.box import Box
 from rastervision.core.data.crs_transformer.rasterio_crs_transformer import RasterioCRSTransformer
 from rastervision.core.data.raster_source.raster_source import RasterSource, RasterSourceConfig, stepped_shape
+from rastervision.core.data.utils.block_cache import BlockCache
 from rastervision.core.data.utils.dataset_pool import DatasetPool, get_aws_session, open_image
 from rastervision.core.data.utils.misc import listify_uris, parse_array_slices_Nd
 from rastervision.core.data.utils.rasterio import (
     download_and_build_vrt,
     get_channel_order_from_dataset,
     is_masked,
+    is_read_in_place,
     mask_plan,
     read_box,
     read_valid_mask,
@@ -116,7 +118,9 @@ class RasterioSource(RasterSource):
             self._image_extent = Box(0, 0, dataset.height, dataset.width)
             self.is_masked = is_masked(dataset)
             self._mask_plan = mask_plan(dataset)
-            num_channels_raw, dtype_raw = dataset.count, dataset.dtypes[0]
+            self._block_shape: tuple[int, int] = dataset.block_shapes[0]
+            num_channels_raw = dataset.count
+            dtype_raw = _common_dtype(dataset, channel_order, self.uris)
         super().__init__(
             channel_order=channel_order,
             num_channels_raw=num_channels_raw,
@@ -126,10 +130,12 @@ class RasterioSource(RasterSource):
             uri=self.uris[0] if len(self.uris) == 1 else f"the mosaic of {self.uris[0]} and others",
         )
         self.bands_to_read = np.array(self.channel_order, dtype=int) + 1
-        self._bands = self.bands_to_read.tolist()
+        self._bands: list[int] = self.bands_to_read.tolist()
+        self._blocks: BlockCache | None = None
+        self._blocks_are_of: list[RasterTransformer] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_inspected": None}
+        return {**self.__dict__, "_inspected": None, "_blocks": None}
 
     def __repr__(self) -> str:
         return f"RasterioSource(uris={self.uris}, shape={self.shape}, bbox={self.bbox})"
@@ -152,9 +158,19 @@ class RasterioSource(RasterSource):
         return self._inspected
 
     @property
+    def block_shape(self) -> tuple[int, int]:
+        """Height and width of the blocks that the image is stored in."""
+        return self._block_shape
+
+    @property
     def is_pixelwise(self) -> bool:
         """Whether a chip of a part of a window equals the part of the window's chip."""
         return all(t.pixelwise for t in self.raster_transformers)
+
+    def set_bbox(self, bbox: Box) -> None:
+        """Use another part of the image."""
+        super().set_bbox(bbox)
+        self._blocks = None
 
     def download_data(self, vrt_dir: str | None = None, stream: bool = False) -> str:
         """Get the images and return the path to read: a file, a URL, or the VRT of a mosaic.
@@ -163,14 +179,14 @@ class RasterioSource(RasterSource):
             vrt_dir: Folder for the VRT and for downloads; that of the source if None.
             stream: Whether remote images are read where they are.
         """
-        from rastervision.pipeline.file_system.utils import download_if_needed, is_local
+        from rastervision.pipeline.file_system.utils import download_if_needed
 
-        uris = self.uris
-        if len(uris) > 1:
-            return download_and_build_vrt(uris, vrt_dir or self._make_tmp_dir(), stream=stream)
-        if stream or is_local(uris[0]):
-            return uris[0].removeprefix("file://")
-        return download_if_needed(uris[0], vrt_dir or self._make_tmp_dir())
+        uri = self.uris[0]
+        if len(self.uris) > 1:
+            return download_and_build_vrt(self.uris, vrt_dir or self._make_tmp_dir(), stream=stream)
+        if is_read_in_place(uri, stream):
+            return uri.removeprefix("file://")
+        return download_if_needed(uri, vrt_dir or self._make_tmp_dir())
 
     def get_chip(  # type: ignore[override]
         self,
@@ -191,7 +207,8 @@ class RasterioSource(RasterSource):
         """
         size = None if out_shape is None else (out_shape[0], out_shape[1])
         if bands is None:
-            return self._transform(self._read(window, self._bands, size))
+            chip = self._from_blocks(window) if size is None else None
+            return self._transform(self._read(window, self._bands, size)) if chip is None else chip
         if self.raster_transformers:
             return self._transform(self._read(window, self._bands, size))[..., bands]
         selected = self.bands_to_read[bands]
@@ -226,9 +243,24 @@ class RasterioSource(RasterSource):
         return self._read(window, list(range(1, self.num_channels_raw + 1)), out_shape)
 
     def _read(self, window: Box, bands: list[int], out_shape: tuple[int, int] | None) -> NDArray[Any]:
-        window = window.to_global_coords(self.bbox)
+        return self._read_box(window.to_global_coords(self.bbox), bands, out_shape)
+
+    def _read_box(self, box: Box, bands: list[int], out_shape: tuple[int, int] | None = None) -> NDArray[Any]:
         with self._datasets.borrow() as dataset:
-            return read_box(dataset, bands, window, out_shape, bbox=self.bbox, plan=self._mask_plan)
+            return read_box(dataset, bands, box, out_shape, bbox=self.bbox, plan=self._mask_plan)
+
+    def _from_blocks(self, window: Box) -> NDArray[Any] | None:
+        """Return the chip of a window of a grid whose windows overlap; None if it is none, or cheap to read."""
+        if self._mask_plan.is_trivial and not self.raster_transformers:
+            return None
+        if self._blocks is None or self._blocks_are_of != self.raster_transformers:
+            if not self.is_pixelwise:
+                return None
+            bounds = self._image_extent.intersection(self.bbox)
+            self._blocks = BlockCache(bounds, self.block_shape, self.num_channels * self.dtype.itemsize)
+            self._blocks_are_of = list(self.raster_transformers)
+        window = window.to_global_coords(self.bbox)
+        return self._blocks.get(window, lambda box: self._transform(self._read_box(box, self._bands)))
 
     def _make_tmp_dir(self) -> str:
         if self.tmp_dir is None:
@@ -237,6 +269,22 @@ class RasterioSource(RasterSource):
             self.tmp_dir = tempfile.mkdtemp(dir=rv_config_.get_tmp_dir_root())
             weakref.finalize(self, _remove_folder, self.tmp_dir, os.getpid())
         return self.tmp_dir
+
+
+def _common_dtype(dataset: DatasetReader, channel_order: Sequence[int], uris: list[str]) -> str:
+    """Return the dtype of the channels to read."""
+    dtypes = [dataset.dtypes[i] for i in channel_order if 0 <= i < dataset.count] or list(dataset.dtypes)
+    if len(set(dtypes)) > 1:
+        raise ConfigError(
+            f"uris: the channels of {uris[0]} have different types, {', '.join(sorted(set(dtypes)))}. Choose channels "
+            "of one type with channel_order, or convert the image, for example with gdal_translate -ot."
+        )
+    if dtypes[0].startswith("complex"):
+        raise ConfigError(
+            f"uris: {uris[0]} has complex pixels ({dtypes[0]}), but chips are real numbers. Write an image of their "
+            "magnitude, or of their parts, and use that."
+        )
+    return dtypes[0]
 
 
 def _remove_folder(path: str, pid: int) -> None:

@@ -5,30 +5,25 @@ Next: `rastervision.core.data.label_source.semantic_segmentation_label_source`.
 
 from __future__ import annotations
 
-import itertools
-import threading
-from collections import OrderedDict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 from pydantic import Field, field_validator
 
 from rastervision.core.box import Box
 from rastervision.core.data.raster_source.raster_source import RasterSource
-from rastervision.core.data.utils.dataset_pool import georeference_not_needed
 from rastervision.core.data.utils.raster import fill_overflow
+from rastervision.core.data.utils.rasterize import PolygonTiles, rasterize
 from rastervision.core.data.vector_source.label_vectors import check_labels, with_label_transformers
 from rastervision.core.data.vector_source.vector_source import VectorSourceConfig
 from rastervision.pipeline.config import Config, ConfigError, register_config
 from rastervision.pipeline.config_tree import pass_on, passes_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from geopandas import GeoDataFrame
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer
@@ -36,11 +31,6 @@ if TYPE_CHECKING:
     from rastervision.core.data.vector_source import VectorSource
 
 __all__ = ["RasterizedSource", "RasterizedSourceConfig", "RasterizerConfig", "geoms_to_raster"]
-
-_MAX_CLASS_ID = 255
-_TILE_SZ = 512
-_MAX_TILED_WINDOW = 1024  # larger windows are burned at once and not kept
-_CACHE_BYTES = 64 << 20
 
 
 @register_config("rasterizer")
@@ -86,18 +76,21 @@ class RasterizedSourceConfig(Config):
             )
         vector_source = self.vector_source.build(class_config, crs_transformer)
         all_touched = self.rasterizer_config.all_touched
-        return RasterizedSource(vector_source, background, bbox=bbox, all_touched=all_touched)
+        dtype = np.min_scalar_type(len(class_config) - 1)
+        return RasterizedSource(vector_source, background, bbox=bbox, all_touched=all_touched, dtype=dtype)
 
 
 class RasterizedSource(RasterSource):
-    """Gives chips (H, W, 1) uint8 of class ids; where polygons overlap, the later one in the file counts.
+    """Gives chips (H, W, 1) of class ids; where polygons overlap, the later one in the file counts.
 
     Args:
         vector_source: Polygons with a property ``class_id``.
         background_class_id: Class id where there is no polygon, and outside the bbox.
-        bbox: Part of the image, in its pixels. None: the extent of the polygons.
+        bbox: Part of the image, in its pixels; polygons elsewhere are not read if the vector source can do that.
+            None: the extent of the polygons.
         all_touched: Whether a polygon covers all pixels it touches, or only those whose centre it covers.
         raster_transformers: Applied to chips in this order.
+        dtype: Of the class ids.
     """
 
     def __init__(
@@ -107,23 +100,19 @@ class RasterizedSource(RasterSource):
         bbox: Box | None = None,
         all_touched: bool = False,
         raster_transformers: Sequence[RasterTransformer] = (),
+        dtype: DTypeLike = np.uint8,
     ) -> None:
         self.vector_source = vector_source
         self.background_class_id = background_class_id
         self.all_touched = all_touched
-        self._polygons: tuple[shapely.STRtree, NDArray[np.uint8]] | None = None
-        self._cache_key = next(_cache_keys)
+        self._polygons: PolygonTiles | None = None
         super().__init__(
             channel_order=[0],
             num_channels_raw=1,
-            dtype_raw=np.uint8,
+            dtype_raw=dtype,
             bbox=bbox,  # type: ignore[arg-type]
             raster_transformers=raster_transformers,
         )
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._cache_key = next(_cache_keys)
 
     @property
     def crs_transformer(self) -> CRSTransformer:
@@ -134,6 +123,12 @@ class RasterizedSource(RasterSource):
     def bbox(self) -> Box:
         """Part of the image that is used, in its pixels."""
         return self.vector_source.extent if self._bbox is None else self._bbox
+
+    def set_bbox(self, bbox: Box) -> None:
+        """Use another part of the image."""
+        if self._bbox is None or bbox not in self._bbox:
+            self._polygons = None
+        self._bbox = bbox
 
     @property
     def is_pixelwise(self) -> bool:
@@ -153,49 +148,40 @@ class RasterizedSource(RasterSource):
     def _validate(self, geoms: NDArray[np.object_], class_ids: list[Any]) -> None:
         where = self.vector_source._describe()
         check_labels(geoms, class_ids, where)
-        wrong = sorted({i for i in class_ids if not 0 <= i <= _MAX_CLASS_ID})
+        greatest = np.iinfo(self.dtype_raw).max
+        wrong = sorted({i for i in class_ids if not 0 <= i <= greatest})
         if wrong:
-            raise ConfigError(f"{where} has class_id {wrong[0]}, but ids must be 0 to {_MAX_CLASS_ID}.")
+            raise ConfigError(
+                f"{where} has class_id {wrong[0]}, but ids of type {self.dtype_raw} must be 0 to {greatest}. Correct "
+                "the labels, or give the RasterizedSource another dtype."
+            )
 
-    def _load(self) -> tuple[shapely.STRtree, NDArray[np.uint8]]:
+    def prepare(self) -> None:
+        """Read the polygons now instead of with the first window."""
+        self._load()
+
+    def _load(self) -> PolygonTiles:
         if self._polygons is None:
-            features = self.vector_source.get_features()
+            features = self.vector_source.get_features(self._bbox)
             class_ids = features.values("class_id")
             self._validate(features.geoms, class_ids)
-            self._polygons = shapely.STRtree(features.geoms), np.array(class_ids, dtype=np.uint8)
+            ids = np.array(class_ids, dtype=self.dtype_raw)
+            self._polygons = PolygonTiles(features.geoms, ids, self.background_class_id, self.all_touched)
         return self._polygons
+
+    def get_chip(self, window: Box, out_shape: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Return the (H, W, 1) class ids of a window, transformed; see `RasterSource.get_chip`."""
+        return self._transform(self._get_chip(window, out_shape))  # one channel: none to choose, which would copy
 
     def _get_chip(self, window: Box, out_shape: tuple[int, int] | None = None) -> NDArray[Any]:
         """Burn the polygons of a window."""
         bbox = self.bbox
         window = window.to_global_coords(bbox).to_int()
-        tiled = max(window.size) <= _MAX_TILED_WINDOW
-        label_arr = self._from_tiles(window) if tiled else self._burn(window)
+        label_arr = self._load().read(window)
         label_arr = fill_overflow(bbox, window, label_arr, self.background_class_id)
         if out_shape is not None:
             label_arr = _resize_nearest(label_arr, out_shape)
         return label_arr[..., np.newaxis]
-
-    def _from_tiles(self, window: Box) -> NDArray[np.uint8]:
-        """Put a window together from tiles that are kept for the next window."""
-        out = np.full(window.size, self.background_class_id, np.uint8)
-        rows = range(window.ymin // _TILE_SZ, -(-window.ymax // _TILE_SZ))
-        cols = range(window.xmin // _TILE_SZ, -(-window.xmax // _TILE_SZ))
-        for row, col in itertools.product(rows, cols):
-            key = (self._cache_key, row, col)
-            tile_box = Box.make_square(row * _TILE_SZ, col * _TILE_SZ, _TILE_SZ)
-            tile = _tiles.get(key, partial(self._burn, tile_box, none_if_empty=True))
-            if tile is not None:
-                part = tile_box.intersection(window)
-                out[part.to_local_coords(window).to_slices()] = tile[part.to_local_coords(tile_box).to_slices()]
-        return out
-
-    def _burn(self, window: Box, none_if_empty: bool = False) -> Any:
-        tree, class_ids = self._load()
-        near = np.sort(tree.query(window.to_shapely()))  # in the order of the file: later ones cover earlier ones
-        if len(near) == 0 and none_if_empty:
-            return None
-        return _rasterize(tree.geometries[near], class_ids[near], window, self.background_class_id, self.all_touched)
 
 
 def geoms_to_raster(df: GeoDataFrame, window: Box, background_class_id: int, all_touched: bool) -> NDArray[np.uint8]:
@@ -208,27 +194,7 @@ def geoms_to_raster(df: GeoDataFrame, window: Box, background_class_id: int, all
         all_touched: Whether a polygon covers all pixels it touches, or only those whose centre it covers.
     """
     class_ids = df["class_id"].to_numpy() if len(df) else []
-    return _rasterize(df.geometry.to_numpy(), class_ids, window, background_class_id, all_touched)
-
-
-def _rasterize(
-    geoms: NDArray[np.object_], class_ids: Any, window: Box, background_class_id: int, all_touched: bool
-) -> NDArray[np.uint8]:
-    if len(geoms) == 0:
-        return np.full(window.size, background_class_id, np.uint8)
-
-    from affine import Affine
-    from rasterio.features import rasterize
-
-    with georeference_not_needed():
-        return rasterize(
-            zip(geoms, class_ids, strict=True),
-            out_shape=window.size,
-            fill=background_class_id,
-            transform=Affine.translation(window.xmin, window.ymin),
-            all_touched=all_touched,
-            dtype=np.uint8,
-        )
+    return rasterize(df.geometry.to_numpy(), class_ids, window, background_class_id, all_touched)
 
 
 def _resize_nearest(arr: NDArray[Any], out_shape: tuple[int, int]) -> NDArray[Any]:
@@ -237,29 +203,3 @@ def _resize_nearest(arr: NDArray[Any], out_shape: tuple[int, int]) -> NDArray[An
         ((np.arange(new) + 0.5) * old / new).astype(np.int64) for old, new in zip(arr.shape, out_shape, strict=True)
     )
     return arr[np.ix_(rows, cols)]
-
-
-class _TileCache:
-    """The tiles used last, of all sources together, so that many scenes do not fill the memory."""
-
-    def __init__(self, max_tiles: int) -> None:
-        self._max_tiles = max_tiles
-        self._tiles: OrderedDict[tuple[int, int, int], NDArray[np.uint8] | None] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[int, int, int], make: Callable[[], NDArray[np.uint8] | None]) -> NDArray[np.uint8] | None:
-        """Return a tile, made if it is not here. Two threads may both make it."""
-        with self._lock:
-            if key in self._tiles:
-                self._tiles.move_to_end(key)
-                return self._tiles[key]
-        tile = make()
-        with self._lock:
-            self._tiles[key] = tile
-            while len(self._tiles) > self._max_tiles:
-                self._tiles.popitem(last=False)
-        return tile
-
-
-_tiles = _TileCache(_CACHE_BYTES // _TILE_SZ**2)
-_cache_keys = itertools.count()

@@ -1,4 +1,4 @@
-"""Images that a STAC catalog describes."""
+"""Images that a STAC catalog describes. Next: `stac_stack`, which shows them as one array."""
 
 from __future__ import annotations
 
@@ -9,11 +9,70 @@ from pydantic import Field
 from rastervision.pipeline.config import Config, ConfigError, register_config
 
 if TYPE_CHECKING:
-    from pystac import Item, ItemCollection
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from pystac import Asset, Item, ItemCollection
 
     from rastervision.pipeline.io_report import CommandIODefinition
 
-__all__ = ["STACItemCollectionConfig", "STACItemConfig"]
+__all__ = ["STACItemCollectionConfig", "STACItemConfig", "date_of", "image_uris", "is_image", "subset_assets"]
+
+_MEDIA_TYPES = ("image/tiff", "image/x.geotiff", "image/vnd.stac.geotiff", "image/jp2")
+_EXTENSIONS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
+
+
+class AssetError(ConfigError, KeyError):
+    """An item lacks an asset."""
+
+    __str__ = ConfigError.__str__  # KeyError shows the repr
+
+
+def subset_assets(item: Item, assets: Sequence[str]) -> Item:
+    """Return a copy of an item that has only some of its assets, in the order given.
+
+    Raises:
+        ConfigError: The item has no asset of such a name. It is a KeyError, too.
+    """
+    missing = [name for name in assets if name not in item.assets]
+    if missing:
+        raise AssetError(f"assets: the STAC item {item.id} has no asset {missing[0]!r}. It has {sorted(item.assets)}.")
+    copy = item.clone()
+    copy.assets = {name: copy.assets[name] for name in assets}
+    return copy
+
+
+def is_image(asset: Asset) -> bool:
+    """Tell whether an asset is a georeferenced image, and not a thumbnail or metadata."""
+    if asset.media_type is None:
+        return asset.href.lower().split("?")[0].endswith(_EXTENSIONS)
+    return asset.media_type.lower().split(";")[0].strip() in _MEDIA_TYPES
+
+
+def image_uris(item: Item, assets: Sequence[str] | None = None) -> list[str]:
+    """Return the URIs of the images of an item: of the assets named, or of all images.
+
+    Raises:
+        ConfigError: There are none, or not all of those named.
+    """
+    if assets is not None:
+        item = subset_assets(item, assets)
+    images = [asset for asset in item.assets.values() if assets is not None or is_image(asset)]
+    if not images:
+        raise ConfigError(f"assets: the STAC item {item.id} has no image among its assets {sorted(item.assets)}.")
+    return [asset.get_absolute_href() or asset.href for asset in images]
+
+
+def date_of(item: Item) -> datetime:
+    """Return when an item was taken, or when it begins.
+
+    Raises:
+        ConfigError: The item does not tell.
+    """
+    when = item.datetime or item.common_metadata.start_datetime
+    if when is None:
+        raise ConfigError(f"stac: the STAC item {item.id} has no datetime, so that it has no place in time.")
+    return when
 
 
 @register_config("stac_item")
@@ -28,8 +87,16 @@ class STACItemConfig(Config):
         io_def.add_input(self.uri)
 
     def build(self) -> Item:
-        """Raise `ConfigError`: this release reads no STAC items."""
-        raise ConfigError(f"The STAC item {self.uri} cannot be read: this release does not read STAC items yet.")
+        """Read the item, with the assets that are asked for.
+
+        Raises:
+            NotReadableError: The file is missing, or is not an item.
+            ConfigError: The item has no asset of such a name.
+        """
+        from rastervision.core.utils.stac import read_item
+
+        item = read_item(self.uri)
+        return item if self.assets is None else subset_assets(item, self.assets)
 
 
 @register_config("stac_item_collection")
@@ -44,7 +111,15 @@ class STACItemCollectionConfig(Config):
         io_def.add_input(self.uri)
 
     def build(self) -> ItemCollection:
-        """Raise `ConfigError`: this release reads no STAC items."""
-        raise ConfigError(
-            f"The STAC item collection {self.uri} cannot be read: this release does not read STAC items yet."
-        )
+        """Read the items, each with the assets that are asked for.
+
+        Raises:
+            NotReadableError: The file is missing, or is not an item collection.
+            ConfigError: An item has no asset of such a name.
+        """
+        from rastervision.core.utils.stac import read_item_collection
+
+        items = read_item_collection(self.uri)
+        if self.assets is not None:
+            items.items = [subset_assets(item, self.assets) for item in items]
+        return items

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from rastervision.core.data.utils.misc import parse_array_slices_Nd
 from rastervision.pipeline.config import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+    from pystac import Item
 
     from rastervision.core.data.raster_source.raster_source import RasterSource
     from rastervision.core.data.raster_transformer import RasterTransformer
@@ -46,6 +47,25 @@ class TemporalMultiRasterSource(MultiRasterSource):
     ) -> None:
         super().__init__(raster_sources, primary_source_idx, None, raster_transformers, bbox)
 
+    @classmethod
+    def from_stac(  # type: ignore[override]
+        cls, items: Iterable[Item], *args: Any, **kwargs: Any
+    ) -> Self:
+        """Show STAC items as a time series in the order of their dates, in the pixels of the first.
+
+        Args:
+            items: The items, such as an item collection.
+            *args: What `MultiRasterSource.from_stac` takes for each item after the item itself: assets and so on.
+            **kwargs: The same by name. A bbox is one in the pixels of each item.
+
+        Raises:
+            ConfigError: An item has no date, or the images do not fit together.
+            NotReadableError: An image cannot be read.
+        """
+        from rastervision.core.data.raster_source.stac_config import date_of
+
+        return cls([MultiRasterSource.from_stac(item, *args, **kwargs) for item in sorted(items, key=date_of)])
+
     def validate_raster_sources(self) -> None:
         """Raise `ConfigError` if the sources do not fit together."""
         super().validate_raster_sources()
@@ -64,8 +84,17 @@ class TemporalMultiRasterSource(MultiRasterSource):
         """(T, H, W, C) of the extent."""
         return (len(self.raster_sources), *super().shape)
 
+    @property
+    def is_pixelwise(self) -> bool:
+        """False: those who read a band of rows once for many windows expect (H, W, C)."""
+        return False
+
     def _get_chip(self, window: Box, out_shape: tuple[int, int] | None = None) -> NDArray[Any]:
-        return np.stack(self._get_chips(window, out_shape))
+        return np.stack([self._read_source(i, window, out_shape) for i in range(len(self.raster_sources))])
+
+    def get_chip(self, window: Box, out_shape: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Return the chip (T, H, W, C) of a window; see `RasterSource.get_chip`."""
+        return self._transform(self._get_chip(window, out_shape))
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Return the chip of a window (`Box`), or of slices of time, rows, columns and channels."""

@@ -1,4 +1,6 @@
 from .aoi_sampler import AoiSampler as AoiSampler
+from .factory import make_cc_scene as make_cc_scene
+from .factory import make_od_scene as make_od_scene
 from .factory import make_ss_scene as make_ss_scene
 from .features import Features as Features
 from .geojson import MULTI_GEOM_TYPES as MULTI_GEOM_TYPES
@@ -37,6 +39,7 @@ from .misc import parse_array_slices_2d as parse_array_slices_2d
 from .misc import parse_array_slices_Nd as parse_array_slices_Nd
 from .misc import rgb_to_int_array as rgb_to_int_array
 from .misc import save_img as save_img
+from .object_window_sampler import ObjectWindowSampler as ObjectWindowSampler
 from .polygonizer import StreamPolygonizer as StreamPolygonizer
 from .raster import fill_overflow as fill_overflow
 from .raster import pad_to_window_size as pad_to_window_size

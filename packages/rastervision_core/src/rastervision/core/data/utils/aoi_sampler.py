@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from shapely.geometry import Polygon
+    from shapely.geometry import LinearRing, Polygon
     from shapely.geometry.base import BaseGeometry
 
 __all__ = ["AoiSampler"]
@@ -20,9 +20,8 @@ __all__ = ["AoiSampler"]
 class AoiSampler:
     """Draw points that are uniformly distributed over the union of polygons.
 
-    The union is cut into triangles (constrained Delaunay, so holes and concave outlines are exact). A point
-    is
-    drawn by choosing a triangle with probability proportional to its area, and a point uniformly in it.
+    The union is cut into triangles (constrained Delaunay, so holes and concave outlines are exact). A point is drawn by
+    choosing a triangle with probability proportional to its area, and a point uniformly in it.
 
     Args:
         polygons: Polygons or multipolygons; where they overlap, the overlap counts once.
@@ -76,6 +75,23 @@ class AoiSampler:
         vertices, index = np.unique(rings.reshape(-1, 2), axis=0, return_inverse=True)
         return {"vertices": vertices, "triangles": index.reshape(-1, 3)}
 
+    def polygon_to_graph(self, polygon: Polygon | LinearRing) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the outlines of a polygon, holes included, or a ring as a graph.
+
+        Returns:
+            (V, 2) vertices, and (V, 2) edges, pairs of indices of vertices. The edges of each outline follow each
+            other, and the last of them ends where the first begins.
+        """
+        is_ring = polygon.geom_type == "LinearRing"
+        rings = np.array([polygon], dtype=object) if is_ring else shapely.get_rings(shapely.get_parts(polygon))
+        coords, ring = shapely.get_coordinates(rings, return_index=True)
+        closes = np.append(ring[1:] != ring[:-1], True)  # the last point of a ring is its first once more
+        vertices, ring = coords[~closes], ring[~closes]
+        starts = np.searchsorted(ring, ring)
+        following = np.arange(1, len(vertices) + 1)
+        ends = np.append(ring[1:] != ring[:-1], True)
+        return vertices, np.column_stack([following - 1, np.where(ends, starts, following)])
+
     def triangle_origin_and_basis(
         self, vertices: NDArray[Any], simplices: NDArray[Any]
     ) -> tuple[NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]:
@@ -88,3 +104,11 @@ class AoiSampler:
         _, (ab, ac) = self.triangle_origin_and_basis(vertices, simplices)
         area: NDArray[np.float64] = np.abs(ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]) / 2
         return area
+
+    def triangle_side_lengths(
+        self, vertices: NDArray[Any], simplices: NDArray[Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the lengths of the sides of each triangle: first to second corner, second to third, third to first."""
+        a, b, c = (vertices[simplices[:, k]] for k in range(3))
+        ab, bc, ca = (np.hypot(*(q - p).T) for p, q in ((a, b), (b, c), (c, a)))
+        return ab, bc, ca

@@ -63,18 +63,36 @@ def open_image(uri: str, session: Session | None = None) -> DatasetReader:
     from rasterio.errors import RasterioIOError
 
     path = uri.removeprefix("file://")
+    is_remote = "://" in path or path.startswith("/vsi")
     try:
         with georeference_not_needed():
-            if session is None:
+            if session is None and "://" not in path:
                 return rasterio.open(path)
-            with rasterio.Env(session=session):
+            with rasterio.Env(session=session, **_streaming_options(path)):
                 return rasterio.open(path)
     except RasterioIOError as e:
-        if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
+        if is_remote:
+            raise NotReadableError(
+                f"uris: {uri} cannot be read by GDAL ({e}). Check the URI and your access to it."
+            ) from e
+        if not os.path.exists(path):
             raise NotReadableError(f"uris: the image {uri} does not exist. Check the path.") from e
         raise NotReadableError(
             f"uris: {uri} cannot be read as an image ({e}). Check that it is a raster file and not damaged."
         ) from e
+
+
+def _streaming_options(url: str) -> dict[str, str]:
+    """Return settings of GDAL with which a remote GeoTIFF is opened by one request instead of a dozen.
+
+    The others would look for files beside it, which are not downloaded either when images are not streamed.
+    """
+    from rasterio.env import getenv, hasenv
+
+    option = "GDAL_DISABLE_READDIR_ON_OPEN"
+    is_set = option in os.environ or (hasenv() and option in getenv())
+    is_geotiff = url.lower().partition("?")[0].endswith((".tif", ".tiff"))
+    return {option: "EMPTY_DIR"} if is_geotiff and not is_set else {}
 
 
 class DatasetPool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,14 @@ class Features:
         geoms = _to_geoms([f.get("geometry") for f in features])
         return cls(geoms, [{k: v for k, v in f.items() if k != "geometry"} for f in features])
 
+    @classmethod
+    def concatenated(cls, parts: Sequence[Features]) -> Features:
+        """Return the features of all parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        geoms = np.concatenate([np.empty(0, dtype=object), *(part.geoms for part in parts)])
+        return cls(geoms, [member for part in parts for member in part.members])
+
     def to_geojson(self) -> dict[str, Any]:
         """Return a feature collection that shares nothing mutable with this but nested properties."""
         features = []
@@ -69,7 +78,7 @@ class Features:
 
     def values(self, name: str) -> list[Any]:
         """Return one property of each feature; None where it is missing."""
-        return [properties.get(name) for properties in self.properties]
+        return [(member.get("properties") or {}).get(name) for member in self.members]
 
     def take(self, indices: NDArray[np.integer[Any]]) -> Features:
         """Return some of the features, in the order of ``indices``."""
@@ -78,6 +87,11 @@ class Features:
     def where(self, keep: NDArray[np.bool_]) -> Features:
         """Return the features where ``keep`` holds."""
         return self if keep.all() else self.take(np.flatnonzero(keep))
+
+    def overlapping(self, bounds: tuple[float, float, float, float]) -> Features:
+        """Return the features whose bounds overlap or touch (xmin, ymin, xmax, ymax)."""
+        xmin, ymin, xmax, ymax = shapely.bounds(self.geoms).T
+        return self.where((xmin <= bounds[2]) & (ymin <= bounds[3]) & (xmax >= bounds[0]) & (ymax >= bounds[1]))
 
     def with_geoms(self, geoms: NDArray[np.object_]) -> Features:
         """Return the same features with other geometries."""
@@ -112,44 +126,59 @@ class Features:
         geoms[broken] = shapely.make_valid(geoms[broken], method="structure", keep_collapsed=False)
         return self.with_geoms(geoms).split().without_empty()
 
-    def merged(self, other: Features) -> Features:
-        """Return the features of both."""
-        return Features(np.concatenate([self.geoms, other.geoms]), self.members + other.members)
 
-
-def _to_geoms(geometries: list[dict[str, Any] | None]) -> NDArray[np.object_]:
-    """Make shapely geometries, without z; the polygons among them, which are most, from one array of coordinates."""
+def _to_geoms(geometries: list[Any]) -> NDArray[np.object_]:
+    """Make shapely geometries, without z; polygons, which most are, from one array of coordinates."""
     out = np.empty(len(geometries), dtype=object)
-    polygons: list[int] = []
-    coords: list[Any] = []
-    ring_ends, polygon_ends = [0], [0]
-    for i, geometry in enumerate(geometries):
-        if geometry is not None and geometry["type"] == "Polygon" and _has_closed_rings(geometry["coordinates"]):
-            for ring in geometry["coordinates"]:
-                coords += ring
-                ring_ends.append(len(coords))
-            polygon_ends.append(len(ring_ends) - 1)
-            polygons.append(i)
-        else:
-            out[i] = _to_geom(geometry)
-    if not polygons:
-        return out
-    try:
-        xy = np.ascontiguousarray(np.array(coords, dtype=np.float64)[:, :2])
-    except ValueError:  # some points have z and some do not, or are no points
-        for i in polygons:
-            out[i] = _to_geom(geometries[i])
-        return out
-    out[polygons] = shapely.from_ragged_array(_POLYGON, xy, (np.array(ring_ends), np.array(polygon_ends)))
+    types = np.array(["" if g is None else g["type"] for g in geometries], dtype=object)
+    done = types == ""
+    out[done] = shapely.Point()
+    for is_type, make in ((types == "Polygon", _polygons), (types == "MultiPolygon", _multipolygons)):
+        (indices,) = np.nonzero(is_type)
+        if len(indices) and (made := make([geometries[i]["coordinates"] for i in indices.tolist()])) is not None:
+            out[indices] = made
+            done |= is_type
+    for i in np.flatnonzero(~done).tolist():
+        out[i] = shapely.force_2d(shape(geometries[i]))
     return out
 
 
-def _to_geom(geometry: dict[str, Any] | None) -> Any:
-    return shapely.Point() if geometry is None else shapely.force_2d(shape(geometry))
+def _multipolygons(multis: list[Any]) -> NDArray[np.object_] | None:
+    polygons = _polygons(list(chain.from_iterable(multis)))
+    if polygons is None or not all(multis):
+        return None
+    out: NDArray[np.object_] = shapely.multipolygons(
+        polygons, indices=np.repeat(np.arange(len(multis)), _sizes(multis))
+    )
+    return out
 
 
-def _has_closed_rings(rings: Any) -> bool:
-    return bool(rings) and all(len(ring) >= 4 and ring[0] == ring[-1] for ring in rings)
+def _polygons(polygons: list[Any]) -> NDArray[np.object_] | None:
+    """Make polygons of lists of rings; None if any is not as it should be."""
+    try:
+        rings = list(chain.from_iterable(polygons))
+        points = list(chain.from_iterable(rings))
+        ring_sizes, point_sizes = _sizes(rings), _sizes(points)
+        if len(points) == 0 or ring_sizes.min() < 4 or point_sizes.min() < 2 or not all(polygons):
+            return None
+        values = np.fromiter(chain.from_iterable(points), np.float64, count=int(point_sizes.sum()))
+    except (TypeError, ValueError):
+        return None
+    starts = _offsets(point_sizes)[:-1]  # of points of two or three values
+    xy = np.column_stack([values[starts], values[starts + 1]])
+    ring_ends = _offsets(ring_sizes)
+    if (xy[ring_ends[:-1]] != xy[ring_ends[1:] - 1]).any():  # a ring that is not closed
+        return None
+    out: NDArray[np.object_] = shapely.from_ragged_array(_POLYGON, xy, (ring_ends, _offsets(_sizes(polygons))))
+    return out
+
+
+def _sizes(lists: list[Any]) -> NDArray[np.int64]:
+    return np.fromiter(map(len, lists), np.int64, count=len(lists))
+
+
+def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(sizes)])
 
 
 def get_extent(geoms: NDArray[np.object_]) -> Box:

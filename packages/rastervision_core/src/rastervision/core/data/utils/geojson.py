@@ -216,7 +216,7 @@ def geoms_to_bbox_coords(geoms: Iterable[BaseGeometry], bbox: Box) -> Iterator[B
 def get_polygons_from_uris(
     uris: str | list[str], crs_transformer: CRSTransformer, bbox: Box | None = None, map_coords: bool = False
 ) -> list[BaseGeometry]:
-    """Read polygons, such as areas of interest, from GeoJSON files.
+    """Read polygons, such as areas of interest, from GeoJSON or other vector files.
 
     Args:
         uris: One or several files.

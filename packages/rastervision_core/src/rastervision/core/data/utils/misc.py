@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rastervision.core.data.crs_transformer import CRSTransformer
     from rastervision.core.data.raster_source.raster_source import RasterSource
 
 __all__ = [
@@ -23,12 +24,14 @@ __all__ = [
     "color_to_integer",
     "color_to_triple",
     "ensure_json_serializable",
+    "is_same_frame",
     "listify_uris",
     "match_bboxes",
     "normalize_color",
     "parse_array_slices_2d",
     "parse_array_slices_Nd",
     "rgb_to_int_array",
+    "same_pixels",
     "save_img",
 ]
 
@@ -122,8 +125,11 @@ def match_bboxes(raster_source: RasterSource, label_source: Any) -> None:
         raster_source: Imagery.
         label_source: Something with ``bbox``, ``set_bbox`` and ``crs_transformer``.
     """
+    if hasattr(label_source, "match_image"):  # it may have other pixels than the imagery
+        label_source.match_image(raster_source)
+        return
     here, there = raster_source.crs_transformer, label_source.crs_transformer
-    if there is here:  # the same pixels: nothing to convert
+    if same_pixels(here, there):
         bbox = raster_source.bbox
     else:
         bbox = there.map_to_pixel(here.pixel_to_map(raster_source.bbox)).normalize()
@@ -135,6 +141,24 @@ def match_bboxes(raster_source: RasterSource, label_source: Any) -> None:
             bbox,
         )
     label_source.set_bbox(bbox)
+
+
+def same_pixels(a: CRSTransformer, b: CRSTransformer) -> bool:
+    """Tell whether two transformers are of the same pixels, as far as that can be told without converting any."""
+    if a is b:
+        return True
+    if type(a) is not type(b) or a.transform is None:
+        return False
+    return (a.transform, a.image_crs, a.map_crs) == (b.transform, b.image_crs, b.map_crs)
+
+
+def is_same_frame(a: CRSTransformer, b: CRSTransformer) -> bool:
+    """Tell whether pixels can only be taken for the same, as one of the images has no place on the map of the other."""
+    from rastervision.core.data.crs_transformer.identity_crs_transformer import IdentityCRSTransformer
+
+    if isinstance(a, IdentityCRSTransformer) or isinstance(b, IdentityCRSTransformer):
+        return True
+    return (a.image_crs is None) != (b.image_crs is None)
 
 
 def parse_array_slices_2d(key: Any, extent: Box) -> tuple[Box, list[Any]]:

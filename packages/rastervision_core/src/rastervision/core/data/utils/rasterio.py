@@ -40,6 +40,7 @@ __all__ = [
     "get_aws_session",
     "get_channel_order_from_dataset",
     "is_masked",
+    "is_read_in_place",
     "mask_plan",
     "open_image",
     "read_box",
@@ -127,12 +128,15 @@ def read_box(
     height, width = out_shape or (max(0, window.height), max(0, window.width))
     out = np.zeros((len(bands), height, width), dtype=dataset.dtypes[bands[0] - 1])
     inner = window.intersection(image)
-    if inner.area > 0 and height > 0 and width > 0:
+    if inner.area == 0 or 0 in (height, width):
+        return out.transpose(1, 2, 0)
+    if out_shape is None:
+        ys, xs = inner.to_local_coords(window).to_slices()
+        out[:, ys, xs] = _read_inside(dataset, bands, inner.to_rasterio(), None, plan)
+    else:
         ys, xs = scaled_slices(inner, window, height, width)
         shape = (ys.stop - ys.start, xs.stop - xs.start)
-        if out_shape is None:
-            out[:, ys, xs] = _read_inside(dataset, bands, inner.to_rasterio(), None, plan)
-        elif 0 not in shape:
+        if 0 not in shape:
             part = _window_of(ys, xs, inner, window, height, width)
             out[:, ys, xs] = _read_inside(dataset, bands, part, shape, plan)
     return out.transpose(1, 2, 0)
@@ -163,17 +167,31 @@ def _read_inside(
 
 
 def _read(dataset: DatasetReader, bands: Sequence[int], window: Any, out_shape: tuple[int, int] | None) -> NDArray[Any]:
-    from rasterio.enums import Resampling
-    from rasterio.errors import RasterioIOError
+    import rasterio.enums
 
     try:
         if out_shape is None:
             return dataset.read(bands, window=window)
-        return dataset.read(bands, window=window, out_shape=(len(bands), *out_shape), resampling=Resampling.bilinear)
-    except RasterioIOError as e:
-        raise NotReadableError(
-            f"{dataset.name} cannot be read at {window} ({e.__cause__ or e}). The file may be damaged or incomplete."
-        ) from e
+        bilinear = rasterio.enums.Resampling.bilinear
+        return dataset.read(bands, window=window, out_shape=(len(bands), *out_shape), resampling=bilinear)
+    except rasterio.errors.RasterioIOError as e:
+        raise _not_readable(dataset, window, e) from e
+
+
+def _read_mask(dataset: DatasetReader, band: int, window: Any, out_shape: tuple[int, int] | None) -> NDArray[np.uint8]:
+    import rasterio
+
+    try:
+        return dataset.read_masks(band, window=window, out_shape=out_shape)
+    except rasterio.errors.RasterioIOError as e:
+        raise _not_readable(dataset, window, e) from e
+
+
+def _not_readable(dataset: DatasetReader, window: Any, error: Exception) -> NotReadableError:
+    return NotReadableError(
+        f"{dataset.name} cannot be read at {window} ({error.__cause__ or error}). The file may be damaged or "
+        "incomplete."
+    )
 
 
 def _zero_missing(
@@ -186,7 +204,7 @@ def _zero_missing(
 ) -> None:
     """Set the pixels of a fresh (C, H, W) array that have no data to 0."""
     if plan.mask_band is not None:
-        missing = dataset.read_masks(plan.mask_band, window=window, out_shape=out_shape) == 0
+        missing = _read_mask(dataset, plan.mask_band, window, out_shape) == 0
         if missing.any():
             arr[:, missing] = 0
     values = [plan.nodata[band - 1] for band in bands]
@@ -214,7 +232,7 @@ def read_valid_mask(
         return None
     rio_window = window.to_rasterio()
     if plan.mask_band is not None:
-        return dataset.read_masks(plan.mask_band, window=rio_window) != 0
+        return _read_mask(dataset, plan.mask_band, rio_window, None) != 0
     values = [plan.nodata[band - 1] for band in bands]
     if any(value is None for value in values):
         return None
@@ -278,6 +296,13 @@ def get_channel_order_from_dataset(dataset: DatasetReader) -> list[int]:
     return [i for i, color in enumerate(dataset.colorinterp) if color != ColorInterp.alpha]
 
 
+def is_read_in_place(uri: str, stream: bool = False) -> bool:
+    """Tell whether GDAL reads an image where it is: on this machine, by one of its ``/vsi`` paths, or streamed."""
+    from rastervision.pipeline.file_system.utils import is_local
+
+    return stream or uri.startswith("/vsi") or is_local(uri)
+
+
 def download_and_build_vrt(image_uris: Sequence[str], vrt_dir: str, stream: bool = False) -> str:
     """Make one mosaic of several images and return its path.
 
@@ -288,7 +313,7 @@ def download_and_build_vrt(image_uris: Sequence[str], vrt_dir: str, stream: bool
     """
     from rastervision.pipeline.file_system.utils import download_if_needed
 
-    paths = list(image_uris) if stream else [download_if_needed(uri, vrt_dir) for uri in image_uris]
+    paths = [uri if is_read_in_place(uri, stream) else download_if_needed(uri, vrt_dir) for uri in image_uris]
     vrt_path = os.path.join(vrt_dir, "index.vrt")
     build_vrt(vrt_path, paths)
     return vrt_path

@@ -9,7 +9,8 @@ import numpy as np
 import shapely
 
 from rastervision.core.data.utils.morphology import open_mask
-from rastervision.core.data.utils.polygonizer import StreamPolygonizer, apply_affine
+from rastervision.core.data.utils.polygonizer import StreamPolygonizer
+from rastervision.core.data.utils.rings import apply_affine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def mask_to_polygons(mask: NDArray[Any], transform: Affine | None = None) -> Ite
         transform: Affine applied to pixel coordinates (column, row).
     """
     polygonizer = StreamPolygonizer(mask.shape[1], transform=transform)
-    polygonizer.add_rows((mask == 1).view(np.uint8))
+    yield from polygonizer.add_rows((mask == 1).view(np.uint8))
     yield from polygonizer.finish()
 
 

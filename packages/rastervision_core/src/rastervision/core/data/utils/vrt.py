@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from affine import Affine
 
-__all__ = ["build_vrt"]
+__all__ = ["build_vrt", "vsi_path"]
 
 _GDAL_TYPES = {
     "uint8": "Byte",
@@ -171,8 +171,8 @@ def _add_source(parent: ET.Element, image: _Image, offset: tuple[int, int], band
     nodata = 0 if band is None else image.nodata[band]
     keeps_below = nodata is not None or image.has_mask or image.has_alpha
     source = ET.SubElement(parent, "ComplexSource" if keeps_below else "SimpleSource")
-    is_url = "://" in image.uri
-    name = _vsi_path(image.uri) if is_url else os.path.abspath(image.uri)
+    is_file = "://" not in image.uri and not image.uri.startswith("/vsi")
+    name = os.path.abspath(image.uri) if is_file else vsi_path(image.uri)
     ET.SubElement(source, "SourceFilename", relativeToVRT="0", shared="0").text = name
     ET.SubElement(source, "SourceBand").text = "mask,1" if band is None else str(band + 1)
     block_h, block_w = image.block_shapes[band or 0]
@@ -198,7 +198,7 @@ def _same_value(a: float | None, b: float | None) -> bool:
     return a == b or (a is not None and b is not None and a != a and b != b)
 
 
-def _vsi_path(uri: str) -> str:
+def vsi_path(uri: str) -> str:
     """Return the path by which GDAL streams a URL."""
     scheme, _, rest = uri.partition("://")
     if scheme == "file":

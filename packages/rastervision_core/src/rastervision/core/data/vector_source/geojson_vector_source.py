@@ -1,17 +1,18 @@
-"""Features of GeoJSON files.
+"""Features of GeoJSON, GeoPackage, FlatGeobuf, Shapefile and GeoParquet files.
 
-Coordinates are longitude and latitude (RFC 7946) unless the file has a ``crs`` member, as older writers leave it. For
-an image without CRS they are pixels (column, row), or map units if the image has an affine transform. Labels that
-cannot be that are an error:
+Coordinates are in the CRS that the file declares. GeoJSON without a ``crs`` member, which older writers leave, has
+longitude and latitude (RFC 7946); any other format must say its CRS. For an image without CRS coordinates are pixels
+(column, row), or map units if the image has an affine transform. Labels that cannot be that are an error:
 
-- the file has a ``crs`` member, and its coordinates are possible in that CRS;
-- there is no ``crs``, all coordinates are possible degrees, not all are whole numbers, and no line or polygon is as
+- the file has a CRS, and its coordinates are possible in that CRS;
+- there is no CRS, all coordinates are possible degrees, not all are whole numbers, and no line or polygon is as
   large as a pixel (of points alone: they all lie within one pixel).
+
+Which formats there are, and how little of a file is read, is in `vector_file`.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from rastervision.core.data.crs_transformer.identity_crs_transformer import Iden
 from rastervision.core.data.crs_transformer.rasterio_crs_transformer import RasterioCRSTransformer
 from rastervision.core.data.utils.features import Features
 from rastervision.core.data.utils.misc import listify_uris
-from rastervision.core.data.vector_source.vector_source import VectorSource, VectorSourceConfig
+from rastervision.core.data.vector_source.vector_file import open_vector_file
+from rastervision.core.data.vector_source.vector_source import VectorSource, VectorSourceConfig, to_pixels
 from rastervision.pipeline.config import ConfigError, register_config
 
 if TYPE_CHECKING:
@@ -33,23 +35,26 @@ if TYPE_CHECKING:
     from rastervision.core.box import Box
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer
+    from rastervision.core.data.vector_source.vector_file import Bounds
     from rastervision.core.data.vector_transformer import VectorTransformer
     from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["GeoJSONVectorSource", "GeoJSONVectorSourceConfig"]
 
 _WGS84 = "epsg:4326"
-_BAD_GEOMETRY = (AttributeError, KeyError, IndexError, TypeError, ValueError, shapely.errors.ShapelyError)
-_GEOMETRY_TYPES = {
-    "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection",
-}  # fmt: skip
+_POINTS_PER_EDGE = 21  # of a box whose bounds in another CRS are looked for
+_NEAR_ANTIMERIDIAN = 175
 
 
 @register_config("geojson_vector_source")
 class GeoJSONVectorSourceConfig(VectorSourceConfig):
     """Configure a `GeoJSONVectorSource`."""
 
-    uris: str | list[str] = Field(description="One or several GeoJSON files; their features are put together.")
+    uris: str | list[str] = Field(
+        description="One or several files; their features are put together. GeoJSON, or by its extension GeoPackage "
+        "(.gpkg), FlatGeobuf (.fgb), Shapefile (.shp, .zip), GeoParquet (.parquet) or GeoJSON by lines (.geojsonl)."
+    )
+    layer: str | None = Field(None, description="Name of the layer to read, for files with several layers.")
 
     def report_io(self, command: str, io_def: CommandIODefinition) -> None:
         """Report the files as read."""
@@ -61,18 +66,21 @@ class GeoJSONVectorSourceConfig(VectorSourceConfig):
     ) -> GeoJSONVectorSource:
         """Build the source; without ``use_transformers`` it gives the features as they are in the file."""
         transformers = [t.build(class_config=class_config) for t in self.transformers] if use_transformers else []
-        return GeoJSONVectorSource(self.uris, crs_transformer, vector_transformers=transformers)
+        return GeoJSONVectorSource(self.uris, crs_transformer, vector_transformers=transformers, layer=self.layer)
 
 
 class GeoJSONVectorSource(VectorSource):
-    """Gives the features of GeoJSON files in pixel coordinates of the image.
+    """Gives the features of files, GeoJSON or another format by their extension, in pixel coordinates of the image.
 
     Args:
         uris: One or several files.
         crs_transformer: Of the imagery.
         vector_transformers: Steps that change the features, in this order.
         bbox: Keep only features that intersect this box, in pixels of the image.
+        layer: Name of the layer to read, for files with several layers.
     """
+
+    can_read_parts = True
 
     def __init__(
         self,
@@ -80,97 +88,84 @@ class GeoJSONVectorSource(VectorSource):
         crs_transformer: CRSTransformer,
         vector_transformers: Sequence[VectorTransformer] = (),
         bbox: Box | None = None,
+        layer: str | None = None,
     ) -> None:
         super().__init__(crs_transformer, vector_transformers, bbox)
         self.uris = listify_uris(uris)
+        self.layer = layer
 
     def _describe(self) -> str:
         return ", ".join(self.uris)
 
     def _get_geojson(self) -> dict[str, Any]:
-        return self._get_features().to_geojson()
-
-    def _get_features(self) -> Features:
-        features = Features.from_geojson({"features": []})
+        parts = []
         for uri in self.uris:
-            features = features.merged(self._read_file(uri))
-        return features
+            features, transformer = self._read_file(uri)
+            if transformer is not self.crs_transformer:
+                features = _reproject(features, transformer.map_crs, self.crs_transformer.map_crs)
+            parts.append(features)
+        return Features.concatenated(parts).to_geojson()
 
-    def _read_file(self, uri: str) -> Features:
-        geojson = _load(uri)
-        features = _parse(geojson, uri).without_empty()
-        crs = _declared_crs(geojson, uri)
+    def _read_features(self, near: Box | None) -> Features:
+        if type(self)._get_geojson is not GeoJSONVectorSource._get_geojson:  # a subclass has features of its own
+            return super()._read_features(near)
+        return Features.concatenated([to_pixels(*self._read_file(uri, near), uri) for uri in self.uris])
+
+    def _read_file(self, uri: str, near: Box | None = None) -> tuple[Features, CRSTransformer]:
+        """Return the features of a file, and the transformer in whose map coordinates they are."""
+        file = open_vector_file(uri, self.layer)
+        crs = file.crs
         if _is_pixel_image(self.crs_transformer):
+            features = file.read().without_empty()
             _check_not_map_coords(features, crs, self.crs_transformer, uri)
-            return features
-        target = self.crs_transformer.map_crs or _WGS84
-        if crs is None and str(target).lower() == _WGS84:
-            return features
-        return features.with_geoms(_reproject(features.geoms, crs or _WGS84, target))
+            return features, self.crs_transformer
+        crs = crs or file.default_crs
+        if crs is None:
+            raise ConfigError(f"{uri} does not say the CRS of its coordinates. Add it; a Shapefile needs a .prj file.")
+        transformer = _with_map_crs(self.crs_transformer, crs)
+        if transformer is None:
+            features = file.read().without_empty()
+            return _reproject(features, crs, self.crs_transformer.map_crs or _WGS84), self.crs_transformer
+        bounds = None if near is None else _bounds_on_map(near, transformer)
+        return file.read(bounds).without_empty(), transformer
 
 
-def _load(uri: str) -> dict[str, Any]:
-    """Read the JSON of a GeoJSON file, as a feature collection.
-
-    Raises:
-        ConfigError: It is something else; says what.
-    """
-    from rastervision.pipeline.registry import registry_
-
-    expected = "Give a GeoJSON FeatureCollection in the field uris."
-    try:
-        geojson = json.loads(registry_.get_file_system(uri).read_bytes(uri))
-    except UnicodeDecodeError:
-        raise ConfigError(f"{uri} is not GeoJSON: it is a binary file, not a text file. {expected}") from None
-    except json.JSONDecodeError as e:
-        where = f"{e.msg} in line {e.lineno}, column {e.colno}"
-        raise ConfigError(f"{uri} is not GeoJSON: {where}. {expected}") from None
-    kind = geojson.get("type") if isinstance(geojson, dict) else type(geojson).__name__
-    if kind == "Feature":
-        return {"crs": geojson.get("crs"), "features": [geojson]}
-    if kind in _GEOMETRY_TYPES:
-        return {"crs": geojson.get("crs"), "features": [{"type": "Feature", "properties": {}, "geometry": geojson}]}
-    if kind != "FeatureCollection" or not isinstance(geojson.get("features"), list):
-        raise ConfigError(f"{uri} is JSON but not GeoJSON: its type is {kind!r}. {expected}")
-    return geojson
-
-
-def _parse(geojson: dict[str, Any], uri: str) -> Features:
-    """Make geometries; name the feature whose geometry is none."""
-    try:
-        return Features.from_geojson(geojson)
-    except _BAD_GEOMETRY as error:
-        for i, feature in enumerate(geojson["features"]):
-            try:
-                Features.from_geojson({"features": [feature]})
-            except _BAD_GEOMETRY as e:
-                raise ConfigError(
-                    f"{uri} is not valid GeoJSON: feature {i} (from 0) has no readable geometry ({e}). Correct it."
-                ) from e
-        raise error
-
-
-def _declared_crs(geojson: dict[str, Any], uri: str) -> Any:
-    """Return the CRS that the ``crs`` member names, as pyproj takes it; None if there is none."""
-    crs = geojson.get("crs")
-    name = ((crs.get("properties") or {}).get("name") or crs.get("name")) if isinstance(crs, dict) else crs
-    if not name:
+def _with_map_crs(crs_transformer: CRSTransformer, crs: Any) -> CRSTransformer | None:
+    """Return a transformer of the same image for another CRS of map coordinates; None if it cannot be made."""
+    if str(crs).lower() == str(crs_transformer.map_crs).lower():
+        return crs_transformer
+    if type(crs_transformer) is not RasterioCRSTransformer:
         return None
+    return crs_transformer.with_map_crs(crs)
+
+
+def _bounds_on_map(box: Box, crs_transformer: CRSTransformer) -> Bounds | None:
+    """Return bounds of a box in map coordinates, a little larger; None if there are no plain ones."""
     from pyproj import CRS
-    from pyproj.exceptions import CRSError
 
-    try:
-        return CRS.from_user_input(name)
-    except CRSError as e:
-        raise ConfigError(f"{uri} has the crs {name!r}, which is not known. Correct or remove it.") from e
+    margin = 2 + 0.02 * max(box.size)  # edges of the box may be curves on the map
+    rows, cols = (
+        np.linspace(start - margin, stop + margin, _POINTS_PER_EDGE)
+        for start, stop in ((box.ymin, box.ymax), (box.xmin, box.xmax))
+    )
+    cols, rows = (v.ravel() for v in np.meshgrid(cols, rows))
+    x, y = crs_transformer.pixel_to_map((cols, rows))
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    is_geographic = CRS.from_user_input(crs_transformer.map_crs).is_geographic
+    # a box across the antimeridian or a pole has bounds all around the globe, or features on the other side of it
+    if is_geographic and (np.abs(x).max() > _NEAR_ANTIMERIDIAN or np.ptp(x) > 180):
+        return None
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
-def _reproject(geoms: NDArray[np.object_], source: Any, target: Any) -> NDArray[np.object_]:
+def _reproject(features: Features, source: Any, target: Any) -> Features:
     from pyproj import Transformer
 
+    if str(source).lower() == str(target).lower():
+        return features
     transformer = Transformer.from_crs(source, target, always_xy=True)
-    out: NDArray[np.object_] = shapely.transform(geoms, transformer.transform, interleaved=False)
-    return out
+    return features.with_geoms(shapely.transform(features.geoms, transformer.transform, interleaved=False))
 
 
 # -- images without CRS --------------------------------------------------------------------------------------------

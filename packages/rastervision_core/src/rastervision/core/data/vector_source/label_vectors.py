@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rastervision.core.data.vector_transformer.buffer_transformer import BufferTransformerConfig
 from rastervision.core.data.vector_transformer.class_inference_transformer import ClassInferenceTransformerConfig
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.vector_source.vector_source import VectorSourceConfig
+    from rastervision.core.data.vector_transformer.vector_transformer import VectorTransformerConfig
 
-__all__ = ["check_class_ids", "check_labels", "with_label_transformers"]
+__all__ = ["check_class_ids", "check_labels", "with_label_transformers", "with_widths"]
 
 
 def with_label_transformers(vector_source: VectorSourceConfig) -> VectorSourceConfig:
@@ -25,16 +26,24 @@ def with_label_transformers(vector_source: VectorSourceConfig) -> VectorSourceCo
 
     A step of which there is one already is not added; the vector source itself if nothing is.
     """
-    infers = widens = False
-    for transformer in vector_source.transformers:
-        infers = infers or isinstance(transformer, ClassInferenceTransformerConfig)
-        widens = widens or isinstance(transformer, BufferTransformerConfig)
-    if infers and widens:
-        return vector_source
-    added: list[Any] = [] if infers else [ClassInferenceTransformerConfig(default_class_id=None)]
-    if not widens:
-        added += [BufferTransformerConfig(geom_type=t, default_buf=1.0) for t in ("Point", "LineString")]
-    return replaced(vector_source, transformers=[*vector_source.transformers, *added])
+    if any(isinstance(step, ClassInferenceTransformerConfig) for step in vector_source.transformers):
+        return with_widths(vector_source)
+    return _with_steps(vector_source, [ClassInferenceTransformerConfig(default_class_id=None), *_widths(vector_source)])
+
+
+def with_widths(vector_source: VectorSourceConfig) -> VectorSourceConfig:
+    """Return a copy that gives points and lines a width of one pixel; the same if there is such a step."""
+    return _with_steps(vector_source, _widths(vector_source))
+
+
+def _widths(vector_source: VectorSourceConfig) -> list[VectorTransformerConfig]:
+    if any(isinstance(step, BufferTransformerConfig) for step in vector_source.transformers):
+        return []
+    return [BufferTransformerConfig(geom_type=t, default_buf=1.0) for t in ("Point", "LineString")]
+
+
+def _with_steps(vector_source: VectorSourceConfig, steps: list[VectorTransformerConfig]) -> VectorSourceConfig:
+    return replaced(vector_source, transformers=[*vector_source.transformers, *steps]) if steps else vector_source
 
 
 def check_labels(geoms: Iterable[BaseGeometry], class_ids: Iterable[int | None], where: str) -> None:

@@ -5,18 +5,22 @@ Next: `rastervision.core.data.raster_source.rasterized_source`.
 
 from __future__ import annotations
 
+import logging
+import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import shapely
 from pydantic import Field
 
 from rastervision.core.data.crs_transformer.crs_transformer import CoordinateError
+from rastervision.core.data.crs_transformer.rasterio_crs_transformer import RasterioCRSTransformer
 from rastervision.core.data.utils.features import Features, get_extent
 from rastervision.core.data.vector_transformer.vector_transformer import VectorTransformerConfig
 from rastervision.pipeline.config import Config, ConfigError, register_config
-from rastervision.pipeline.config_tree import pass_on, passes_on
+from rastervision.pipeline.config_tree import pass_on, passes_on, without_gc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +35,9 @@ if TYPE_CHECKING:
     from rastervision.core.data.vector_transformer import VectorTransformer
     from rastervision.core.rv_pipeline import RVPipelineConfig
 
-__all__ = ["VectorSource", "VectorSourceConfig", "sanitize_geojson"]
+__all__ = ["VectorSource", "VectorSourceConfig", "sanitize_geojson", "to_pixels"]
+
+log = logging.getLogger(__name__)
 
 
 @register_config("vector_source")
@@ -60,11 +66,16 @@ class VectorSource(ABC):
     Multi geometries are split into single ones, and polygons that cross themselves are repaired. Subclasses say where
     features come from in `_get_geojson`.
 
+    If `can_read_parts`, and the first features that are asked for are those of a window, only these are read. They
+    answer for all windows in it; all features are read when others are asked for.
+
     Args:
         crs_transformer: Of the imagery.
         vector_transformers: Steps that change the features, in this order.
         bbox: Keep only features that intersect this box, in pixels of the image.
     """
+
+    can_read_parts: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -75,16 +86,18 @@ class VectorSource(ABC):
         self.crs_transformer = crs_transformer
         self.vector_transformers = list(vector_transformers)
         self._bbox = bbox
-        self._features: Features | None = None
-        self._tree: shapely.STRtree | None = None
+        self._held: _Held | None = None
 
     @abstractmethod
     def _get_geojson(self) -> dict[str, Any]:
         """Return a feature collection in map coordinates."""
 
-    def _get_features(self) -> Features:
-        """Return what `_get_geojson` does as arrays; override it where reading fast matters."""
-        return Features.from_geojson(self._get_geojson())
+    def _read_features(self, near: Box | None) -> Features:
+        """Return features in pixels of the image: all, or at least those whose bounds overlap ``near``.
+
+        Override it, and set `can_read_parts`, where not all features need to be read.
+        """
+        return to_pixels(Features.from_geojson(self._get_geojson()), self.crs_transformer, self._describe())
 
     def _describe(self) -> str:
         """Return what error messages call this source."""
@@ -102,17 +115,21 @@ class VectorSource(ABC):
 
     def get_features(self, window: Box | None = None) -> Features:
         """Return the features, or those that intersect or touch a window, in pixels of the image."""
-        if self._features is None:
-            self._features = self._read()
-        if window is None:
-            return self._features
-        if self._tree is None:
-            self._tree = shapely.STRtree(self._features.geoms)
-        return self._features.take(np.sort(self._tree.query(window.to_shapely(), predicate="intersects")))
+        held = self._held
+        if held is None or not held.answers_for(window):
+            part = window if self.can_read_parts and held is None else None
+            with without_gc():  # many features are many objects
+                held = self._held = _Held(self._read(part), part)
+        return held.features if window is None else held.within(window)
 
-    def _read(self) -> Features:
+    def _read(self, window: Box | None) -> Features:
+        """Return all features, or at least those that intersect a window, in their final form."""
+        near = self._origin_of(window)
         try:
-            features = _sanitize(self._get_features(), self.crs_transformer)
+            features = self._read_features(near)
+            if near is not None:
+                features = features.overlapping(near.to_xyxy())
+            features = features.split().repaired()
             if self._bbox is not None:
                 features = features.where(shapely.intersects(features.geoms, self._bbox.to_shapely()))
             for transformer in self.vector_transformers:
@@ -122,6 +139,16 @@ class VectorSource(ABC):
                 raise
             raise type(e)(f"{self._describe()}: {e}") from e
         return features.without_empty()
+
+    def _origin_of(self, window: Box | None) -> Box | None:
+        """Return where features must be before the transformers to be in a window after them; None: anywhere."""
+        if self._bbox is not None or window is None:
+            return self._bbox
+        reaches = [t.reach(window, self.crs_transformer) for t in self.vector_transformers]
+        if any(reach is None for reach in reaches):
+            return None
+        reach = math.ceil(sum(reach for reach in reaches if reach is not None))
+        return window.pad(reach, reach, reach, reach)
 
     def get_geojson(self, window: Box | None = None, to_map_coords: bool = False) -> dict[str, Any]:
         """Return features as GeoJSON; arguments as in `get_dataframe`."""
@@ -147,11 +174,58 @@ class VectorSource(ABC):
         return features
 
 
-def _sanitize(features: Features, crs_transformer: CRSTransformer) -> Features:
-    """Return valid single geometries in pixel coordinates."""
+class _Held:
+    """Features in memory: all, or those of a box."""
+
+    def __init__(self, features: Features, box: Box | None) -> None:
+        self.features = features
+        self._box = box
+
+    def answers_for(self, window: Box | None) -> bool:
+        return self._box is None or (window is not None and window in self._box)
+
+    @cached_property
+    def _tree(self) -> shapely.STRtree:
+        return shapely.STRtree(self.features.geoms)
+
+    @cached_property
+    def _extent(self) -> Box:
+        return get_extent(self.features.geoms)
+
+    def within(self, window: Box) -> Features:
+        if self._extent in window:
+            return self.features
+        return self.features.take(np.sort(self._tree.query(window.to_shapely(), predicate="intersects")))
+
+
+def to_pixels(features: Features, crs_transformer: CRSTransformer, name: str) -> Features:
+    """Take features from map to pixel coordinates; drop, with a warning, those that have none.
+
+    Args:
+        features: In map coordinates.
+        crs_transformer: Of the imagery.
+        name: What the warning calls the features.
+
+    Raises:
+        CoordinateError: None of the features can be converted.
+    """
     features = features.without_empty()
-    features = features.with_geoms(crs_transformer.map_to_pixel(features.geoms))
-    return features.split().repaired()
+    try:
+        return features.with_geoms(crs_transformer.map_to_pixel(features.geoms))
+    except CoordinateError:
+        if not isinstance(crs_transformer, RasterioCRSTransformer):
+            raise
+        coords, feature = shapely.get_coordinates(features.geoms, return_index=True)
+        has_pixels = np.ones(len(features), dtype=bool)
+        has_pixels[feature[~crs_transformer.has_pixels(*coords.T)]] = False
+        if not has_pixels.any():
+            raise
+    log.warning(
+        "%s: %d of %d features are so far from the image that its CRS has no coordinates for them; they are left out",
+        name, (~has_pixels).sum(), len(features),
+    )  # fmt: skip
+    features = features.where(has_pixels)
+    return features.with_geoms(crs_transformer.map_to_pixel(features.geoms))
 
 
 def sanitize_geojson(
@@ -164,7 +238,7 @@ def sanitize_geojson(
         crs_transformer: Of the imagery.
         to_map_coords: Whether to return map coordinates, of whole pixels, instead of pixels.
     """
-    features = _sanitize(Features.from_geojson(geojson), crs_transformer)
+    features = to_pixels(Features.from_geojson(geojson), crs_transformer, "the GeoJSON").split().repaired()
     if to_map_coords:
         features = features.with_geoms(crs_transformer.pixel_to_map(features.geoms))
     return features.to_geojson()

@@ -14,6 +14,7 @@ from rastervision.core.data.vector_transformer.vector_transformer import (
 from rastervision.pipeline.config import register_config
 
 if TYPE_CHECKING:
+    from rastervision.core.box import Box
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer
 
@@ -65,3 +66,7 @@ class BufferTransformer(VectorTransformer):
     def transform_features(self, features: Features, crs_transformer: CRSTransformer | None = None) -> Features:
         """Return the features with those of the geometry type grown."""
         return buffer_features(features, self.geom_type, self.class_bufs, self.default_buf)
+
+    def reach(self, window: Box, crs_transformer: CRSTransformer) -> float:
+        """Return the greatest of the distances."""
+        return max(0, self.default_buf or 0, *(distance or 0 for distance in self.class_bufs.values()))

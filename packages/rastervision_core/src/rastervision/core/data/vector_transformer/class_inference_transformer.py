@@ -19,6 +19,7 @@ from rastervision.pipeline.config import ConfigError, register_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from rastervision.core.box import Box
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer
 
@@ -127,23 +128,41 @@ class ClassInferenceTransformer(VectorTransformer):
         """Return the features that have a class, with it as the property ``class_id``."""
         import numpy as np
 
-        class_ids = []
-        for geom, member in zip(features.geoms, features.members, strict=True):
-            feature = {**member, "geometry": {"type": geom.geom_type}} if self.class_id_to_filter else member
-            class_ids.append(
-                self.infer_feature_class_id(
-                    feature,
-                    self.default_class_id,
-                    self.class_config,
-                    self.class_id_to_filter,
-                    self.class_name_mapping,
-                )
-            )
+        class_ids = self._infer_with_filters(features) if self.class_id_to_filter else self._infer(features)
         self._check(features, class_ids)
         known = np.array([class_id is not None for class_id in class_ids], dtype=bool)
         if not known.all():
             log.warning("%d of %d features have no class and are dropped", (~known).sum(), len(features))
         return features.with_property("class_id", class_ids).where(known)
+
+    def reach(self, window: Box, crs_transformer: CRSTransformer) -> float:
+        """Return 0: features stay where they are."""
+        return 0
+
+    def _infer(self, features: Features) -> list[int | None]:
+        """Do what `infer_feature_class_id` does, for many features."""
+        classes = self.class_config
+        id_of = {} if classes is None else {name: classes.get_class_id(name) for name in classes.names}
+        class_ids: list[int | None] = []
+        for properties in features.properties:
+            class_id = properties.get("class_id")
+            if class_id is not None:
+                class_ids.append(_to_int(class_id))
+            else:
+                class_ids.append(id_of.get(_class_name(properties, self.class_name_mapping), self.default_class_id))
+        return class_ids
+
+    def _infer_with_filters(self, features: Features) -> list[int | None]:
+        return [
+            self.infer_feature_class_id(
+                {**member, "geometry": {"type": geom.geom_type}},
+                self.default_class_id,
+                self.class_config,
+                self.class_id_to_filter,
+                self.class_name_mapping,
+            )
+            for geom, member in zip(features.geoms, features.members, strict=True)
+        ]
 
     def _check(self, features: Features, class_ids: list[int | None]) -> None:
         """Raise if a class is not in the class config."""
@@ -181,6 +200,8 @@ def _class_name(properties: Mapping[str, Any], class_name_mapping: Mapping[str, 
     name = properties.get("class_name")
     if name is None:
         name = properties.get("label")
+    if not class_name_mapping and isinstance(name, str):
+        return name
     try:
         return (class_name_mapping or {}).get(name, name)  # type: ignore[arg-type]
     except TypeError:  # a list or dict is no name of a class
@@ -188,6 +209,8 @@ def _class_name(properties: Mapping[str, Any], class_name_mapping: Mapping[str, 
 
 
 def _to_int(value: Any) -> int:
+    if type(value) is int:
+        return value
     try:
         class_id = int(value)
         if class_id != float(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from rastervision.pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rastervision.core.box import Box
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer, RasterioCRSTransformer
 
@@ -73,6 +75,7 @@ class ShiftTransformer(VectorTransformer):
             image_crs=crs_transformer.image_crs,
             map_crs="epsg:4326",
             round_pixels=self.round_pixels,
+            center_lon=getattr(crs_transformer, "center_lon", None),
         )
 
     def transform(self, geojson: dict[str, Any], crs_transformer: CRSTransformer | None = None) -> dict[str, Any]:
@@ -84,12 +87,19 @@ class ShiftTransformer(VectorTransformer):
         if self.x_shift == 0 and self.y_shift == 0:
             return features
         transformer = self.make_wgs84_transformer(crs_transformer)
+        return features.with_geoms(shapely.transform(features.geoms, partial(self._shift, transformer)))
 
-        def shift(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-            lon, lat = transformer.pixel_to_map((xy[:, 0], xy[:, 1]))
-            lat_radians = lat * RADIANS_PER_DEGREE
-            lon = lon + self.x_shift / (METERS_PER_DEGREE * np.cos(lat_radians))
-            lat = lat + self.y_shift / METERS_PER_DEGREE
-            return np.column_stack(transformer.map_to_pixel((lon, lat)))
+    def _shift(self, transformer: RasterioCRSTransformer, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        lon, lat = transformer.pixel_to_map((xy[:, 0], xy[:, 1]))
+        lat_radians = lat * RADIANS_PER_DEGREE
+        lon = lon + self.x_shift / (METERS_PER_DEGREE * np.cos(lat_radians))
+        lat = lat + self.y_shift / METERS_PER_DEGREE
+        return np.column_stack(transformer.map_to_pixel((lon, lat)))
 
-        return features.with_geoms(shapely.transform(features.geoms, shift))
+    def reach(self, window: Box, crs_transformer: CRSTransformer) -> float:
+        """Return twice how far the corners of the window move."""
+        if self.x_shift == 0 and self.y_shift == 0:
+            return 0
+        corners = shapely.get_coordinates(window.to_shapely())
+        moved = self._shift(self.make_wgs84_transformer(crs_transformer), corners)
+        return 2 * float(np.abs(moved - corners).max())

@@ -10,6 +10,7 @@ from rastervision.pipeline.config import Config, register_config
 from rastervision.pipeline.config_tree import passes_on
 
 if TYPE_CHECKING:
+    from rastervision.core.box import Box
     from rastervision.core.data.class_config import ClassConfig
     from rastervision.core.data.crs_transformer import CRSTransformer
     from rastervision.core.data.scene import SceneConfig
@@ -52,3 +53,10 @@ class VectorTransformer(ABC):
     def transform_features(self, features: Features, crs_transformer: CRSTransformer | None = None) -> Features:
         """Do the same on geometries as arrays; override it together with `transform` where speed matters."""
         return Features.from_geojson(self.transform(features.to_geojson(), crs_transformer))
+
+    def reach(self, window: Box, crs_transformer: CRSTransformer) -> float | None:
+        """Return how far, in pixels, features in a window can have been from it before; None if that is not known.
+
+        Where it is known, only features that near need to be read for a window.
+        """
+        return None
