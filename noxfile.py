@@ -24,8 +24,9 @@ DEV = ROOT / ".nox" / "dev"
 CONSTRAINTS = str(ROOT / "constraints.txt")
 PACKAGES = sorted(p.parent.name for p in ROOT.glob("packages/*/pyproject.toml"))
 CODE = [name for name in PACKAGES if (ROOT / "packages" / name / "src").exists()]
-TEST_TOOLS = ["pytest", "pytest-cov", "hypothesis", "jsonschema"]
-DEV_TOOLS = [*TEST_TOOLS, "ruff", "mypy", "import-linter", "types-PyYAML"]
+TEST_TOOLS = ["pytest", "pytest-cov", "hypothesis", "jsonschema", "dask[array]", "netCDF4", "zarr"]
+ONNX_TOOLS = ["onnx", "onnxscript", "onnxruntime"]
+DEV_TOOLS = [*TEST_TOOLS, *ONNX_TOOLS, "ruff", "mypy", "import-linter", "types-PyYAML"]
 # what runs without PyTorch, in order of dependence
 TORCH_FREE = ["rastervision_pipeline", "rastervision_core", "rastervision_pytorch_backend"]
 
@@ -99,6 +100,13 @@ def tests(session: nox.Session) -> None:
     run(session, "pytest", "--cov", "--cov-report=term:skip-covered", "--cov-fail-under=85", *args)
 
 
+@nox.session(venv_backend="none")
+def memory(session: nox.Session) -> None:
+    """Run the tests of core and of prediction, those on large scenes too; none may take more than 2 GiB. Nightly."""
+    tests = ["rastervision_core", "rastervision_pytorch_backend", "rastervision_pytorch_learner/tests/test_learner.py"]
+    run(session, "pytest", "--max-rss=2GiB", *(session.posargs or [f"packages/{name}" for name in tests]))
+
+
 @nox.session(python=False)
 @nox.parametrize("package", CODE)
 def package_tests(session: nox.Session, package: str) -> None:
@@ -117,8 +125,8 @@ def isolated(session: nox.Session, package: str) -> None:
 
 @nox.session
 def client(session: nox.Session) -> None:
-    """Plan, validate and save a pipeline where PyTorch is not installed."""
-    session.install("-c", CONSTRAINTS, *editable(TORCH_FREE), "pytest")
+    """Plan, validate, save and predict where PyTorch is not installed."""
+    session.install("-c", CONSTRAINTS, *editable(TORCH_FREE), "pytest", "onnxruntime")
     session.run("pytest", "tests/client", *session.posargs, env={"RV_TEST_NO_TORCH": "1"})
 
 
@@ -139,7 +147,7 @@ def wheels(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Run the benchmarks: `nox -s bench -- predict`."""
-    for name in session.posargs or ["startup", "predict", "config"]:
+    for name in session.posargs or ["startup", "predict", "config", "data"]:
         run(session, "python", f"benchmarks/bench_{name}.py")
 
 

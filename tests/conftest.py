@@ -27,7 +27,17 @@ from rastervision.pytorch_backend import PyTorchSemanticSegmentationConfig
 from rastervision.pytorch_learner import *
 
 
-def get_config(runner, root_uri, data_uri, num_epochs="2", channels="0,1,2", smooth=False, stride="16", lr="0.03"):
+def get_config(
+    runner,
+    root_uri,
+    data_uri,
+    num_epochs="2",
+    channels="0,1,2",
+    smooth=False,
+    stride="16",
+    lr="0.03",
+    export_onnx=False,
+):
     channels = [int(c) for c in channels.split(",")]
 
     def scene(name):
@@ -61,6 +71,7 @@ def get_config(runner, root_uri, data_uri, num_epochs="2", channels="0,1,2", smo
                 external_def=ExternalModuleConfig(uri=f"{data_uri}/hub", name="tiny", entrypoint="tiny")
             ),
             solver=SolverConfig(lr=float(lr), num_epochs=int(num_epochs), batch_sz=4, seed=3, one_cycle=False),
+            export_onnx=export_onnx,
         ),
         predict_options=SemanticSegmentationPredictOptions(chip_sz=32, stride=int(stride)),
     )
@@ -170,7 +181,7 @@ def project(tmp_path: Path) -> Project:
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose pipeline ran from end to end; tests only read it."""
     project = make_project(tmp_path_factory.mktemp("finished"))
-    done = project.cli(*project.run_args("inprocess", smooth=True, num_epochs=25))
+    done = project.cli(*project.run_args("inprocess", smooth=True, num_epochs=25, export_onnx=True))
     assert done.returncode == 0, done.stderr
     return project
 

@@ -19,8 +19,26 @@ pytestmark = pytest.mark.skipif(not SPEC.is_file(), reason="needs the list of co
 
 CONTENT: dict[str, Any] = json.loads(SPEC.read_text()) if SPEC.is_file() else {"configs": {}}
 CONFIGS: dict[str, dict[str, Any]] = CONTENT["configs"]
+TASKS = ["classification", "object_detection", "regression", "semantic_segmentation"]
+BACKENDS = [f"pytorch_{name}_backend" for name in ("learner", "chip_classification", *TASKS[1:2], *TASKS[3:])]
 # fields that 0.31 does not have
-NEW_FIELDS = {"semantic_segmentation_predict_options": {"mask_nodata"}, "solver": {"mixed_precision", "seed"}}
+NEW_FIELDS = {
+    **{name: {"loggers", "export_onnx"} for name in ["learner", *[f"{task}_learner" for task in TASKS], *BACKENDS]},
+    **{name: {"architecture", "temporal_pooling"} for name in ["model", *[f"{task}_model" for task in TASKS]]},
+    "building_vector_output": {"format"},
+    "geojson_vector_source": {"layer"},
+    "chip_classification_evaluator": {"ignore_null_class"},
+    "classification_evaluator": {"ignore_null_class"},
+    "object_detection_evaluator": {"ignore_null_class"},
+    "semantic_segmentation_evaluator": {"ignore_null_class"},
+    "polygon_vector_output": {"format"},
+    "semantic_segmentation_predict_options": {"mask_nodata"},
+    "solver": {
+        *("accumulate_batches", "compile_model", "early_stopping_patience", "ema_decay", "focal_gamma", "loss"),
+        *("lr_schedule", "max_grad_norm", "mixed_precision", "optimizer", "seed"),
+    },
+    "vector_output": {"format"},
+}
 
 
 def is_default(value: Any, text: str) -> bool:

@@ -1,12 +1,14 @@
 """Links of pages lead somewhere, and the code of pages runs.
 
-The blocks of a page run in order, in one empty folder: ``python`` blocks share their names, ``sh`` blocks are run by
-bash, ``json`` and ``yaml`` blocks must be well-formed. A block that says ``no-run`` after its language is left out; its
-page says why it cannot run here.
+The blocks of a page run in order, in one folder with nothing but a link to ``examples``: ``python`` blocks share their
+names, ``sh`` blocks are run by bash, ``json`` and ``yaml`` blocks must be well-formed. A block that says ``no-run``
+after its language is left out; its page says why it cannot run here. One that says ``needs=PACKAGE`` is left out where
+the package is missing.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -25,7 +27,12 @@ BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def blocks_of(page: Path, *languages: str) -> list[tuple[str, str]]:
     found = BLOCK.findall(page.read_text())
-    return [(language, code) for language, info, code in found if language in languages and "no-run" not in info]
+    return [(language, code) for language, info, code in found if language in languages and _can_run(info)]
+
+
+def _can_run(info: str) -> bool:
+    needed = re.findall(r"needs=(\w+)", info)
+    return "no-run" not in info and all(importlib.util.find_spec(name) for name in needed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -55,12 +62,13 @@ RUN_BLOCKS = dedent(
     "page", [p for p in PAGES if blocks_of(p, "python", "sh")], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_code_runs(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         [sys.executable, "-P", "-c", RUN_BLOCKS],
         input=json.dumps(blocks_of(page, "python", "sh")),
         cwd=tmp_path,
-        env={**os.environ, "PATH": path, "RV_CLONE": str(ROOT)},
+        env={**os.environ, "PATH": path, "RV_CLONE": str(ROOT), "OMP_NUM_THREADS": "1"},
         text=True,
         capture_output=True,
         check=False,

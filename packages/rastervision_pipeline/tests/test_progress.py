@@ -34,11 +34,14 @@ def test_long_work_logs_a_line_now_and_then(caplog: pytest.LogCaptureFixture, mo
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
 
-    for _ in track(range(100), "slow"):
-        now[0] += 1.0
+    with progress("slow", 100) as advance:
+        for i in range(100):
+            now[0] += 1.0
+            advance(1, f"at {i}" if i > 20 else "")
 
     lines = [r.getMessage() for r in caplog.records]
-    assert lines[0] == "slow: 10 of 100, 10 s"
+    assert lines[0] == "slow: 10 of 100, 10 s, 90 s left"
+    assert lines[2] == "slow: 30 of 100, 30 s, 70 s left; at 29"
     assert len(lines) == 11
     assert lines[-1] == "slow: 100 of 100 in 100.0 s"
 
@@ -73,11 +76,12 @@ def test_an_error_ends_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
 
     with pytest.raises(KeyError), progress("bytes", 2000, unit="bytes") as advance:
-        advance(1000)
+        advance(1000, "half of it")
         raise KeyError
 
     assert module._display is None
     assert "1.0 kB/2.0 kB" in sys.stderr.getvalue()
+    assert "half of it" in sys.stderr.getvalue()
 
 
 def test_rich_is_not_imported_without_a_terminal() -> None:

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from rastervision.core.data import MultiRasterSourceConfig
 from rastervision.core.data.scene import SceneConfig
 from rastervision.core.rv_pipeline.chip_options import ChipOptions, WindowSamplingConfig, WindowSamplingMethod
 from rastervision.core.rv_pipeline.semantic_segmentation import SemanticSegmentationConfig
@@ -45,6 +46,26 @@ def random_windows(count: int, **kwargs: Any) -> WindowSamplingConfig:
     return WindowSamplingConfig(
         **{"method": WindowSamplingMethod.random, "size": 20, "max_windows": count, "padding": 0, **kwargs}
     )
+
+
+@pytest.mark.parametrize("method", list(WindowSamplingMethod))
+def test_chips_of_time_series_have_all_steps(
+    make_scene: MakeScene, make_pipeline: MakePipeline, tmp_path: Path, method: WindowSamplingMethod
+) -> None:
+    scene, later = make_scene(), make_scene("later")
+    scene.raster_source = MultiRasterSourceConfig(
+        raster_sources=[scene.raster_source, later.raster_source], temporal=True
+    )
+    sampling = WindowSamplingConfig(method=method, size=20, size_lims=None, max_windows=3, padding=0)
+
+    chips = chip(make_pipeline([scene], [], sampling=sampling), tmp_path)
+
+    images = {name: arr for name, arr in chips.items() if "/img/" in name}
+    assert len(images) >= 3
+    for name, image in images.items():
+        assert (image.shape, image.dtype) == ((2, 20, 20, 3), np.uint8)
+        assert chips[name.replace("/img/", "/labels/").replace(".npy", ".png")].shape == (20, 20)
+        assert (image[0] != image[1]).mean() > 0.5
 
 
 @pytest.mark.parametrize("out_shape", [(2, 2), (4, 6), (8, 12), (3, 5)])

@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 
 from rastervision.pipeline.config import Config, build_config
-from rastervision.pipeline.errors import ConfigError
-from rastervision.pytorch_backend import PyTorchChipClassificationConfig, PyTorchObjectDetectionConfig
+from rastervision.pytorch_backend import (
+    PyTorchChipClassificationConfig,
+    PyTorchChipRegressionConfig,
+    PyTorchObjectDetectionConfig,
+)
 from rastervision.pytorch_backend.learner_config import (
     ClassificationImageDataConfig,
     ClassificationLearnerConfig,
@@ -12,6 +15,9 @@ from rastervision.pytorch_backend.learner_config import (
     ObjectDetectionImageDataConfig,
     ObjectDetectionLearnerConfig,
     ObjectDetectionModelConfig,
+    RegressionImageDataConfig,
+    RegressionLearnerConfig,
+    RegressionModelConfig,
     SolverConfig,
 )
 
@@ -21,9 +27,12 @@ CC = PyTorchChipClassificationConfig(
 OD = PyTorchObjectDetectionConfig(
     model=ObjectDetectionModelConfig(), solver=SolverConfig(), data=ObjectDetectionImageDataConfig()
 )
+REGRESSION = PyTorchChipRegressionConfig(
+    model=RegressionModelConfig(), solver=SolverConfig(), data=RegressionImageDataConfig()
+)
 
 
-@pytest.mark.parametrize("backend", [CC, OD])
+@pytest.mark.parametrize("backend", [CC, OD, REGRESSION])
 def test_backends_survive_a_trip_through_json(backend: Config) -> None:
     saved = backend.json()
 
@@ -34,9 +43,4 @@ def test_backends_survive_a_trip_through_json(backend: Config) -> None:
 def test_backends_have_the_learner_of_their_task() -> None:
     assert isinstance(CC.get_learner_config(None), ClassificationLearnerConfig)
     assert isinstance(OD.get_learner_config(None), ObjectDetectionLearnerConfig)
-
-
-@pytest.mark.parametrize("backend", [CC, OD])
-def test_backends_of_tasks_to_come_say_so(backend: PyTorchChipClassificationConfig) -> None:
-    with pytest.raises(ConfigError, match=f"{type(backend).__name__} has no backend in this release"):
-        backend.build(None, "tmp")
+    assert isinstance(REGRESSION.get_learner_config(None), RegressionLearnerConfig)

@@ -139,8 +139,8 @@ ALL_STATS = [f"/out/analyze/stats/{group}/stats.json" for group in GROUPS]
 MODEL = "/out/train/model-bundle.zip"
 
 
-def table(label_ext: str, predictions: list[str], pictures: list[str]) -> dict[str, tuple[set[str], set[str]]]:
-    """Return what each command reads and writes; tasks differ in labels, predictions and pictures."""
+def table(label_ext: str, predictions: list[str]) -> dict[str, tuple[set[str], set[str]]]:
+    """Return what each command reads and writes; tasks differ in labels and predictions."""
     train = {"/data/t.tif", f"/data/t{label_ext}"}
     valid = {"/data/v.tif", f"/data/v{label_ext}", "/data/v-aoi.json"}
     return {
@@ -148,7 +148,7 @@ def table(label_ext: str, predictions: list[str], pictures: list[str]) -> dict[s
         "chip": ({*train, *valid, STATS}, {"/out/chip/.rv-chip-0-of-1.json"}),
         "train": ({"/out/chip"}, {MODEL}),
         "predict": ({*valid, "/data/e.tif", STATS, MODEL}, {*predictions}),
-        "eval": ({*valid, STATS, predictions[0]}, {"/out/eval/validation_scenes/eval.json", *pictures}),
+        "eval": ({*valid, STATS, predictions[0]}, {"/out/eval/validation_scenes/eval.json", "/out/eval/v.png"}),
         "bundle": ({MODEL, *ALL_STATS}, {"/out/bundle/model-bundle.zip"}),
     }
 
@@ -166,9 +166,9 @@ GEOJSON = ["/out/predict/v.json", "/out/predict/e.json"]
 @pytest.mark.parametrize(
     ("make", "want"),
     [
-        (semantic_segmentation, table("-labels.tif", SS_PREDICTIONS, ["/out/eval/v.png"])),
-        (chip_classification, table(".json", GEOJSON, [])),
-        (object_detection, table(".json", GEOJSON, [])),
+        (semantic_segmentation, table("-labels.tif", SS_PREDICTIONS)),
+        (chip_classification, table(".json", GEOJSON)),
+        (object_detection, table(".json", GEOJSON)),
     ],
     ids=["semantic_segmentation", "chip_classification", "object_detection"],
 )

@@ -62,6 +62,7 @@ def read_member(path: Path, member: str) -> NDArray[Any]:
     ("shape", "dtype", "ext"),
     [
         ((2, 2), "uint8", "png"),
+        ((2, 2), "uint16", "png"),
         ((2, 2, 3), "uint8", "png"),
         ((2, 2, 4), "uint8", "npy"),
         ((2, 2, 3), "uint16", "npy"),
@@ -80,6 +81,7 @@ def test_png_is_for_what_it_holds_without_loss(shape: tuple[int, ...], dtype: st
         arrays(np.uint16, (3, 4, 3)),
         arrays(np.float32, (3, 4, 5)),
         arrays(np.uint8, st.tuples(SIDES, SIDES)),
+        arrays(np.uint16, st.tuples(SIDES, SIDES)),
     )
 )
 def test_what_is_written_is_read_back(chip: NDArray[Any]) -> None:
@@ -121,6 +123,16 @@ def test_a_sample_is_an_image_and_a_label_named_after_scene_and_window(tmp_path:
     assert read_member(path, "train/img/a-0--2-4x5.png").shape == (4, 5, 3)
     np.testing.assert_array_equal(read_member(path, "train/labels/a-0--2-4x5.png"), np.ones((4, 5)))
     assert read_member(path, "valid/img/a-0-0-4x5.npy").dtype == np.uint16
+
+
+def test_labels_of_many_classes_have_16_bits(tmp_path: Path) -> None:
+    classes = ClassConfig(names=[f"class {i}" for i in range(1000)])
+    label = np.arange(980, 1000, dtype=np.int64).reshape(4, 5)
+    with PyTorchSemanticSegmentationSampleWriter(str(tmp_path / "chip"), classes, str(tmp_path / "tmp")) as writer:
+        writer.write_sample(make_sample(label=label))
+
+    (path,) = zips(tmp_path)
+    np.testing.assert_array_equal(read_member(path, "train/labels/a-0-0-4x5.png"), label)
 
 
 def test_samples_without_scene_are_numbered(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rastervision.pytorch_learner.bundle import (
     open_learner_bundle,
     write_learner_bundle,
 )
+from rastervision.pytorch_learner.trust import note_own_code
 
 MakeCfg = Callable[..., SemanticSegmentationLearnerConfig]
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3).t(), "b": torch.ones(3)}
@@ -26,6 +27,7 @@ WEIGHTS["shared"] = WEIGHTS["b"]
 
 @pytest.fixture
 def bundle_path(make_cfg: MakeCfg, hub_dir: Path, tmp_path: Path) -> Path:
+    note_own_code(str(hub_dir))
     modules = tmp_path / "modules"
     modules.mkdir()
     hub_dir.rename(modules / "tiny-hub")

@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from rastervision.pytorch_learner.channels import AddTensors, Parallel, SplitTensor, adjust_conv_channels
+from rastervision.pipeline.errors import ConfigError
+from rastervision.pytorch_learner.channels import (
+    AddTensors,
+    Parallel,
+    SplitTensor,
+    adjust_conv_channels,
+    adjust_first_conv,
+)
 
 
 def test_the_same_number_of_channels_keeps_the_convolution() -> None:
@@ -55,3 +62,13 @@ def test_parallel_needs_a_tensor_per_module() -> None:
     assert AddTensors()(parallel(SplitTensor(1, dim=1)(torch.ones(1, 2, 1)))).item() == 2
     with pytest.raises(ValueError, match="3 tensors for 2 modules"):
         parallel([torch.ones(1)] * 3)
+
+
+def test_the_first_convolution_is_found_wherever_it_is() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Identity(), nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 2, 3))
+
+    adjust_first_conv(model, 6, pretrained=False)
+
+    assert model(torch.rand(1, 6, 8, 8)).shape == (1, 2, 4, 4)
+    with pytest.raises(ConfigError, match="ReLU has no convolution that could be fitted to 6 channels"):
+        adjust_first_conv(nn.ReLU(), 6)

@@ -38,7 +38,7 @@ def test_a_checkpoint_restores_parts_state_and_random_numbers(tmp_path: Path) ->
     save_checkpoint(path, state, {"model": model, "scheduler": None})
     expected = draw()
 
-    loaded, states, rng = load_checkpoint(path)
+    loaded, states, (rng,) = load_checkpoint(path)
     restore_parts(path, {"model": other, "scheduler": None}, states)
     set_rng_state(rng)
 

@@ -12,11 +12,13 @@ from rastervision.pytorch_learner.loop import (
     NonFiniteLossError,
     Precision,
     RecordingSampler,
+    Update,
     describe_batch,
     has_batch_norm,
     train_batches,
     validate_batches,
 )
+from rastervision.pytorch_learner.meter import Meter
 
 
 def batches(*values: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -46,7 +48,7 @@ class Fit:
 def test_training_takes_a_step_per_batch() -> None:
     fit = Fit()
 
-    outputs = train_batches(fit.train_step, batches(1, 1), fit.optimizer)
+    outputs = train_batches(fit.train_step, batches(1, 1), Update(fit.optimizer))
 
     assert [o["train_loss"] for o in outputs] == pytest.approx([1, 0.64])
     assert fit.weight == pytest.approx(0.64)
@@ -56,9 +58,42 @@ def test_the_step_schedule_advances_with_each_batch() -> None:
     fit = Fit()
     schedule = torch.optim.lr_scheduler.StepLR(fit.optimizer, step_size=1, gamma=0.5)
 
-    train_batches(fit.train_step, batches(1, 1), fit.optimizer, step_scheduler=schedule)
+    train_batches(fit.train_step, batches(1, 1), Update(fit.optimizer, schedule))
 
     assert fit.optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(("accumulate", "weights"), [(1, [0.8, 0.64, 0.512]), (2, [0.8, 0.64]), (5, [0.8])])
+def test_gradients_are_added_for_a_step(accumulate: int, weights: list[float]) -> None:
+    fit, seen = Fit(), []
+    update = Update(fit.optimizer, accumulate=accumulate, after_step=lambda: seen.append(fit.weight))
+
+    train_batches(fit.train_step, batches(1, 1, 1), update, total=3)
+
+    assert seen == pytest.approx(weights)
+
+
+def test_long_gradients_are_clipped() -> None:
+    fit = Fit()
+
+    train_batches(fit.train_step, batches(100), Update(fit.optimizer, max_grad_norm=0.5))
+
+    assert fit.weight == pytest.approx(0.95)
+
+
+def test_progress_tells_speed_and_loss(caplog: pytest.LogCaptureFixture) -> None:
+    meter = Meter("last avg_f1 0.5")
+
+    with caplog.at_level("INFO", logger="rastervision"):
+        train_batches(Fit().train_step, batches(1, 1), Update(Fit().optimizer), meter=meter)
+        train_batches(Fit().train_step, batches(1), Update(Fit().optimizer), meter=Meter(shown=False))
+
+    assert meter.images == 2
+    assert meter.note(0.25).startswith("loss 0.25, last avg_f1 0.5, ")
+    assert "images/s, " in str(meter)
+    assert "of the time waiting for data" in str(meter)
+    assert str(Meter()) == ""
+    assert caplog.text.count("train: ") == 1
 
 
 @pytest.mark.parametrize(("value", "word"), [(float("nan"), "NanTransformer"), (1e30, "solver.lr")])
@@ -69,7 +104,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_changes_the_weights(value: fl
         train_batches(
             fit.train_step,
             batches(0, value),
-            fit.optimizer,
+            Update(fit.optimizer),
             description="epoch 2/3",
             describe=lambda i: f"chip {i}",
         )
@@ -93,9 +128,9 @@ def test_a_single_chip_with_batch_norm_is_an_error_with_a_remedy() -> None:
     fit = Fit()
 
     with pytest.raises(ConfigError, match=r"Batch 0 .* single chip.*Raise solver.batch_sz"):
-        train_batches(lambda b, i: {"train_loss": model(b[0]).sum()}, batches(1), fit.optimizer)
+        train_batches(lambda b, i: {"train_loss": model(b[0]).sum()}, batches(1), Update(fit.optimizer))
     with pytest.raises(ValueError, match="something else"):
-        train_batches(_fail, batches(1), fit.optimizer)
+        train_batches(_fail, batches(1), Update(fit.optimizer))
     assert has_batch_norm(nn.Sequential(model))
     assert not has_batch_norm(fit.model)
 
@@ -123,17 +158,34 @@ def test_only_some_chips_are_named() -> None:
     assert describe_batch(loader, 0).endswith("; 6 more")
 
 
-def test_mixed_precision_is_for_cuda_only() -> None:
-    precision = Precision(torch.device("cpu"))
-    fit = Fit()
+def test_mixed_precision_is_for_cuda_unless_it_is_named() -> None:
+    cpu = torch.device("cpu")
 
-    with precision.autocast():
-        loss = fit.train_step(batches(1)[0], 0)["train_loss"]
-    precision.backward_and_step(loss, fit.optimizer)
-    precision.load_state_dict(precision.state_dict())
+    assert not Precision(cpu, True).enabled
+    assert not Precision(cpu, False).enabled
+    assert Precision(cpu, False).state_dict() == {}
+    for kind, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        precision = Precision(cpu, kind)  # type: ignore[arg-type]
+        with precision.autocast():
+            assert nn.Linear(8, 8)(torch.rand(2, 8)).dtype == dtype
 
-    assert not precision.enabled
-    assert fit.weight == pytest.approx(0.8)
+
+def test_a_scaled_loss_gives_the_same_steps_and_skips_infinite_gradients() -> None:
+    fit, precision = Fit(), Precision(torch.device("cpu"), "fp16")
+    schedule = torch.optim.lr_scheduler.StepLR(fit.optimizer, step_size=1, gamma=0.5)
+    update = Update(fit.optimizer, schedule, precision, max_grad_norm=10.0)
+
+    train_batches(fit.train_step, batches(0.25), update)
+    weight, scale = fit.weight, precision.state_dict()["scale"]
+    train_batches(lambda b, i: {"train_loss": fit.train_step(b, i)["train_loss"] * 1e36}, batches(0.25), update)
+
+    assert weight == pytest.approx(0.9875, abs=1e-3)
+    assert fit.weight == weight
+    assert precision.state_dict()["scale"] < scale
+    assert schedule.last_epoch == 1
+    other = Precision(torch.device("cpu"), "fp16")
+    other.load_state_dict(precision.state_dict())
+    assert other.state_dict() == precision.state_dict()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

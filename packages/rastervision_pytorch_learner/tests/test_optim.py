@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rastervision.pipeline.errors import ConfigError
-from rastervision.pytorch_learner import ExternalModuleConfig, SolverConfig
+from rastervision.pytorch_learner import ExternalModuleConfig, LRScheduleConfig, OptimizerConfig, SolverConfig
+from rastervision.pytorch_learner.losses import DiceLoss, FocalLoss
 from rastervision.pytorch_learner.optim import (
     build_epoch_scheduler,
     build_loss,
@@ -29,7 +30,7 @@ def learning_rates(cfg: SolverConfig, size: int, skip: int = 0) -> list[float]:
     scheduler = build_step_scheduler(cfg, optimizer, size, last_epoch=skip - 1)
     assert scheduler is not None
     rates = []
-    for _ in range(cfg.num_epochs * steps_per_epoch(size, cfg.batch_sz) - skip):
+    for _ in range(cfg.num_epochs * steps_per_epoch(size, cfg.batch_sz, cfg.accumulate_batches) - skip):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
@@ -89,6 +90,73 @@ def test_optimizer_is_adam_and_takes_arguments() -> None:
 
     assert isinstance(optimizer, torch.optim.Adam)
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "cls", "expected"),
+    [
+        (OptimizerConfig(), torch.optim.Adam, {"weight_decay": 0.0}),
+        (OptimizerConfig(name="adamw", weight_decay=0.01), torch.optim.AdamW, {"weight_decay": 0.01}),
+        (OptimizerConfig(name="sgd", momentum=0.5), torch.optim.SGD, {"momentum": 0.5}),
+    ],
+)
+def test_the_config_names_the_optimizer(cfg: OptimizerConfig, cls: type, expected: dict[str, float]) -> None:
+    optimizer = build_optimizer(SolverConfig(lr=0.5, optimizer=cfg), nn.Linear(1, 1))
+
+    assert type(optimizer) is cls
+    assert {k: optimizer.defaults[k] for k in expected} == expected
+
+
+def test_cosine_rises_falls_and_can_start_in_the_middle() -> None:
+    schedule = LRScheduleConfig(name="cosine", warmup_epochs=1, min_lr_fraction=0.1)
+    cfg = SolverConfig(num_epochs=5, batch_sz=2, lr=1.0, lr_schedule=schedule)
+
+    rates = learning_rates(cfg, size=8)
+
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[12] == pytest.approx(0.55)
+    assert 0.1 < rates[-1] < 0.12
+    assert learning_rates(cfg, 8, skip=7) == pytest.approx(rates[7:])
+
+
+def test_schedules_advance_with_steps_not_batches() -> None:
+    schedule = LRScheduleConfig(name="constant", warmup_epochs=1)
+    cfg = SolverConfig(num_epochs=3, batch_sz=2, lr=1.0, lr_schedule=schedule, accumulate_batches=2)
+
+    assert steps_per_epoch(10, 2, 2) == 3
+    rates = learning_rates(cfg, 10, skip=0)
+    assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert rates[5:] == [1.0] * (len(rates) - 5)
+
+
+def test_plateau_lowers_the_rate_after_patience_and_warm_up_leaves_that_alone() -> None:
+    schedule = LRScheduleConfig(name="plateau", warmup_epochs=1, patience=1, factor=0.5, min_lr_fraction=0.3)
+    cfg = SolverConfig(num_epochs=9, batch_sz=2, lr=1.0, lr_schedule=schedule)
+    optimizer = build_optimizer(cfg, nn.Linear(1, 1))
+    by_step, by_epoch = build_step_scheduler(cfg, optimizer, 4), build_epoch_scheduler(cfg, optimizer)
+    assert by_step is not None
+    assert isinstance(by_epoch, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    rates = []
+
+    for score in [0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]:
+        for _ in range(2):
+            optimizer.step()
+            by_step.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        by_epoch.step(score)
+
+    assert rates == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.3])
+
+
+def test_losses_are_named() -> None:
+    focal = build_loss(SolverConfig(loss="focal", focal_gamma=1.5, class_loss_weights=[1, 2]), 2)
+    dice = build_loss(SolverConfig(loss="dice", ignore_class_index=-1), 2)
+
+    assert isinstance(focal, FocalLoss)
+    assert (focal.gamma, focal.weight.tolist()) == (1.5, [1, 2])  # type: ignore[union-attr]
+    assert isinstance(dice, DiceLoss)
+    assert dice.ignore_index == 1
 
 
 def test_loss_has_weights_and_an_ignored_class() -> None:

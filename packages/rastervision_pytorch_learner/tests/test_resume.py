@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,12 @@ import pytest
 import torch
 
 from rastervision.pipeline.errors import RunError
-from rastervision.pytorch_learner import SemanticSegmentationLearner, SemanticSegmentationLearnerConfig
+from rastervision.pytorch_learner import (
+    LRScheduleConfig,
+    OptimizerConfig,
+    SemanticSegmentationLearner,
+    SemanticSegmentationLearnerConfig,
+)
 from rastervision.pytorch_learner.checkpoint import load_weights_file
 from rastervision.pytorch_learner.tracking import read_log_csv
 
@@ -61,12 +64,32 @@ def killing(at_epoch: int, where: str) -> type[SemanticSegmentationLearner]:
     return Dying
 
 
-@pytest.mark.parametrize("multi_stage", [[], [2, 3]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"one_cycle": False, "multi_stage": [2, 3]},
+        {
+            "optimizer": OptimizerConfig(name="adamw", weight_decay=0.1),
+            "lr_schedule": LRScheduleConfig(warmup_epochs=1),
+            "accumulate_batches": 2,
+            "max_grad_norm": 0.5,
+            "ema_decay": 0.7,
+        },
+        {
+            "optimizer": OptimizerConfig(name="sgd"),
+            "lr_schedule": LRScheduleConfig(name="plateau", patience=0, warmup_epochs=1),
+            "loss": "dice",
+            "mixed_precision": "bf16",
+            "early_stopping_patience": 2,
+        },
+    ],
+    ids=["one_cycle", "multi_stage", "cosine-ema-accumulate", "plateau-early"],
+)
 def test_training_in_two_parts_equals_training_at_once(
-    make_cfg: MakeCfg, tmp_path: Path, multi_stage: list[int]
+    make_cfg: MakeCfg, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    args = {"solver_num_epochs": 4, "solver_multi_stage": multi_stage, "data_augmentors": AUGMENTORS}
-    args["solver_one_cycle"] = not multi_stage
+    args = {"solver_num_epochs": 4, "data_augmentors": AUGMENTORS} | {f"solver_{k}": v for k, v in options.items()}
     run(make_cfg(output_uri=str(tmp_path / "whole"), **args))
     parts = make_cfg(output_uri=str(tmp_path / "parts"), **args)
 
@@ -119,37 +142,85 @@ def test_a_kill_between_any_two_files_is_harmless(
 
 
 SCRIPT = """
-import sys, time
+import os, sys
 import torch
 from rastervision.pytorch_learner import LearnerConfig
-from rastervision.pytorch_learner import semantic_segmentation_learner as m
+from rastervision.pytorch_learner.semantic_segmentation_learner import SemanticSegmentationLearner
 torch.set_num_threads(1)
-real = m.SemanticSegmentationLearner.train_step
-def slow(self, batch, i):
-    time.sleep(0.05)
-    return real(self, batch, i)
-m.SemanticSegmentationLearner.train_step = slow
-LearnerConfig.from_file(sys.argv[1]).build().main()
+class Dying(SemanticSegmentationLearner):
+    def train_step(self, batch, i):
+        if self.state.epoch == 1 and i == 1:  # in the third epoch
+            os._exit(9)
+        return super().train_step(batch, i)
+Dying(LearnerConfig.from_file(sys.argv[1])).main()
 """
 
 
-def test_a_real_kill_in_the_middle_of_an_epoch(make_cfg: MakeCfg, tmp_path: Path) -> None:
-    args = {"solver_num_epochs": 4, "data_augmentors": AUGMENTORS}
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_real_kill_in_the_middle_of_an_epoch(make_cfg: MakeCfg, tmp_path: Path, num_workers: int) -> None:
+    args = {
+        "solver_num_epochs": 4,
+        "solver_ema_decay": 0.7,
+        "solver_accumulate_batches": 2,
+        "data_augmentors": AUGMENTORS,
+        "data_num_workers": num_workers,
+    }
     run(make_cfg(output_uri=str(tmp_path / "whole"), **args))
     parts = make_cfg(output_uri=str(tmp_path / "parts"), **args)
     parts.to_file(str(tmp_path / "cfg.json"))
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "cfg.json")])
-    deadline = time.monotonic() + 120
-    while len(read_log_csv(str(tmp_path / "parts/log.csv"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.07)  # into the third epoch
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "cfg.json")], timeout=240).returncode == 9
+    assert [r["epoch"] for r in read_log_csv(str(tmp_path / "parts/log.csv"))] == [0, 1]
 
     parts.build().main()
 
     assert_same_training(tmp_path / "whole", tmp_path / "parts")
     assert (tmp_path / "parts/model-bundle.zip").exists()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_two_runs_with_a_seed_are_equal(make_cfg: MakeCfg, tmp_path: Path, num_workers: int) -> None:
+    args = {"solver_num_epochs": 2, "data_augmentors": AUGMENTORS, "data_num_workers": num_workers}
+    for name in ("a", "b"):
+        torch.rand(len(name))  # what was drawn before does not matter
+        run(make_cfg(output_uri=str(tmp_path / name), **args))
+
+    assert_same_training(tmp_path / "a", tmp_path / "b")
+
+
+def test_early_stopping_counts_epochs_without_a_gain(make_cfg: MakeCfg, tmp_path: Path) -> None:
+    class Scripted(SemanticSegmentationLearner):
+        def validate_end(self, outputs: list[dict[str, Any]]) -> dict[str, float]:
+            # equal scores are no gain
+            return {"avg_f1": [0.1, 0.5, 0.5, 0.4, 0.9][self.get_start_epoch()], "val_loss": 1.0}
+
+    cfg = make_cfg(solver_num_epochs=5, solver_early_stopping_patience=2)
+    with pytest.raises(Killed):
+        run(cfg, type("DyingScripted", (killing(3, "middle"), Scripted), {}))
+
+    learner = run(cfg, Scripted)
+
+    assert [r["avg_f1"] for r in learner.state.history] == [0.1, 0.5, 0.5, 0.4]
+    assert learner.state.best_epoch == 2
+    # neither does another run go on
+    assert len(run(cfg, Scripted).state.history) == 4
+    assert len(run(make_cfg(solver_num_epochs=5), Scripted).state.history) == 5
+    assert not (tmp_path / "train/earlier").exists()
+
+
+def test_the_running_mean_is_measured_and_kept(make_cfg: MakeCfg, tmp_path: Path) -> None:
+    learner = SemanticSegmentationLearner(make_cfg(solver_ema_decay=0.9, solver_num_epochs=1))
+    before = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    learner._train_here(None)
+    raw, mean = learner.model.state_dict(), learner.kept_model.state_dict()
+
+    last = load_weights_file(str(tmp_path / "train/last-model.pth"))
+
+    assert all(torch.equal(last[k], v) for k, v in mean.items())
+    distance = [torch.dist(w["0.weight"], before["0.weight"]) for w in (mean, raw)]
+    assert 0 < distance[0] < distance[1]
+    learner.load_best_weights()
+    assert torch.equal(learner.model.state_dict()["0.weight"], mean["0.weight"])
+    assert learner.validate()["val_loss"] == pytest.approx(learner.state.history[0]["val_loss"])
 
 
 def test_a_finished_training_is_not_repeated(make_cfg: MakeCfg, tmp_path: Path) -> None:

@@ -71,18 +71,45 @@ def test_zip_files_may_have_a_top_folder(hub_dir: Path, tmp_path: Path, inner: s
     assert (tmp_path / "modules" / "code" / "hubconf.py").is_file()
 
 
-def test_force_reload_gets_a_zip_again(hub_dir: Path, tmp_path: Path) -> None:
-    uri = tmp_path / "code.zip"
+@pytest.fixture
+def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for github.com/owner, and trust in what comes from there."""
+    (tmp_path / "owner").mkdir()
+    monkeypatch.setattr(torch_hub, "GITHUB_ZIP_URL", f"{tmp_path}/{{repo}}-{{ref}}.zip")
+    monkeypatch.setenv("RASTERVISION_TRUST_EXTERNAL_CODE", "1")
+    return tmp_path / "owner"
+
+
+def test_force_reload_gets_a_zip_again(hub_dir: Path, tmp_path: Path, github: Path) -> None:
+    def load(**kwargs: Any) -> Any:
+        cfg = config(github_repo="owner/repo", entrypoint="version", **kwargs)
+        return build_external(cfg, str(tmp_path / "m"))
+
     for version in (1, 2):
         (hub_dir / "hubconf.py").write_text(f"def version(): return {version}")
-        zip_of(hub_dir, uri)
+        zip_of(hub_dir, github / "repo-HEAD.zip")
         if version == 1:
-            first = build_external(config(uri=str(uri), entrypoint="version"), str(tmp_path / "m"))
+            first = load()
 
-    kept = build_external(config(uri=str(uri), entrypoint="version"), str(tmp_path / "m"))
-    fresh = build_external(config(uri=str(uri), entrypoint="version", force_reload=True), str(tmp_path / "m"))
+    assert (first, load(), load(force_reload=True)) == (1, 1, 2)
 
-    assert (first, kept, fresh) == (1, 1, 2)
+
+def test_a_changed_local_zip_is_unpacked_again(hub_dir: Path, tmp_path: Path) -> None:
+    cfg = config(uri=str(tmp_path / "code.zip"), entrypoint="version")
+    versions = []
+    for version in (1, 2):
+        (hub_dir / "hubconf.py").write_text(f"def version(): return {version}")
+        zip_of(hub_dir, tmp_path / "code.zip")
+        versions.append(build_external(cfg, str(tmp_path / "m")))
+
+    assert versions == [1, 2]
+
+
+def test_code_that_is_already_in_its_place_stays_as_it_is(hub_dir: Path) -> None:
+    (hub_dir / ".git").mkdir()
+
+    assert isinstance(build_external(config(uri=str(hub_dir)), str(hub_dir.parent)), nn.Module)
+    assert (hub_dir / ".git").is_dir()
 
 
 def test_a_definition_folder_is_used_as_it_is(hub_dir: Path, tmp_path: Path) -> None:
@@ -97,16 +124,13 @@ def test_other_ranks_do_not_save(hub_dir: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
-def test_github_repositories_come_as_zip(hub_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    zip_of(hub_dir, tmp_path / "owner-repo-v1.zip", "repo-1/")
-    zip_of(hub_dir, tmp_path / "owner-repo-HEAD.zip", "repo-1/")
-    monkeypatch.setattr(torch_hub, "GITHUB_ZIP_URL", f"{tmp_path}/{{repo}}-{{ref}}.zip")
-    (tmp_path / "owner").mkdir()
-    (tmp_path / "owner-repo-v1.zip").rename(tmp_path / "owner" / "repo-v1.zip")
-    (tmp_path / "owner-repo-HEAD.zip").rename(tmp_path / "owner" / "repo-HEAD.zip")
+def test_github_repositories_come_as_zip(hub_dir: Path, tmp_path: Path, github: Path) -> None:
+    zip_of(hub_dir, github / "repo-v1.zip", "repo-1/")
+    zip_of(hub_dir, github / "repo-HEAD.zip", "repo-1/")
     cfg = config(github_repo="owner/repo:v1")
 
     assert isinstance(build_external(cfg, str(tmp_path / "modules")), nn.Module)
+    assert isinstance(build_external(cfg, str(tmp_path / "modules"), ddp_rank=1), nn.Module)
     assert isinstance(torch_hub_load_github("owner/repo", "tiny", dst_dir=str(tmp_path / "kept")), nn.Module)
     assert (tmp_path / "modules" / "owner_repo_v1" / "hubconf.py").is_file()
     assert (tmp_path / "kept" / "hubconf.py").is_file()
@@ -116,6 +140,20 @@ def test_names_of_folders() -> None:
     assert get_hubconf_dir_from_cfg(config(uri="s3://b/models.zip"), "p") == "p/models"
     assert get_hubconf_dir_from_cfg(config(uri="/a/b/", name="mine")) == "mine"
     assert get_hubconf_dir_from_cfg(config(github_repo="o/r:b")) == "o_r_b"
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/etc", "../../x", "a/b", "a\\b"])
+def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="is not the name of a folder"):
+        get_hubconf_dir_from_cfg(config(uri="s3://b/models.zip", name=name), "p")
+
+
+def test_loading_leaves_no_compiled_files(hub_dir: Path) -> None:
+    (hub_dir / "lib.py").write_text("X = 3")
+    (hub_dir / "hubconf.py").write_text("def late():\n    import lib\n    return lib.X")
+
+    assert torch_hub_load_local(str(hub_dir), "late") == 3
+    assert sorted(os.listdir(hub_dir)) == ["hubconf.py", "lib.py"]
 
 
 def test_two_folders_do_not_share_their_hubconf(tmp_path: Path) -> None:

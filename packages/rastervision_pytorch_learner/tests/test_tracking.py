@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from rastervision.pytorch_learner import log_metrics_to_csv, log_system_details
 from rastervision.pytorch_learner.tracking import (
     TensorBoardLog,
-    plot_loss_curve,
     read_log_csv,
     start_tensorboard,
     write_log_csv,
@@ -46,17 +44,6 @@ def test_rows_can_be_added(tmp_path: Path) -> None:
         log_metrics_to_csv(path, row)
 
     assert read_log_csv(path) == HISTORY
-
-
-def test_loss_curve_is_a_png(tmp_path: Path) -> None:
-    plot_loss_curve(HISTORY, str(tmp_path / "loss.png"))
-    plot_loss_curve([{"epoch": 0}], str(tmp_path / "none.png"))
-    plot_loss_curve([], str(tmp_path / "empty.png"))
-
-    with Image.open(tmp_path / "loss.png") as image:
-        assert image.size == (600, 400)
-    assert (tmp_path / "none.png").exists()
-    assert not (tmp_path / "empty.png").exists()
 
 
 def test_tensorboard_gets_the_numbers_of_each_epoch(tmp_path: Path) -> None:

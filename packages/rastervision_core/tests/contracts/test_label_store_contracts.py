@@ -107,9 +107,7 @@ class TestNumbers(LabelStoreContract):
 
     @pytest.fixture
     def make_store(self) -> Any:
-        return lambda folder, bbox=None: ChipRegressionGeoJSONStore(
-            str(folder / self.name), classes(), self.crs, bbox
-        )
+        return lambda folder, bbox=None: ChipRegressionGeoJSONStore(str(folder / self.name), classes(), self.crs, bbox)
 
     @pytest.fixture
     def labels(self) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 
+from rastervision.core.backend.backend import BackendConfig
 from rastervision.core.box import Box
 from rastervision.core.data import ChipRegressionLabels, ClassConfig, DatasetConfig
 from rastervision.core.data.label_source.chip_regression_label_source import ChipRegressionLabelSource
@@ -21,7 +22,6 @@ from rastervision.core.rv_pipeline import ChipRegressionConfig
 from rastervision.core.rv_pipeline.summary import summarize
 from rastervision.pipeline.errors import NotReadableError
 from rastervision.testing import write_geotiff
-from rastervision.core.backend.backend import BackendConfig
 
 CLASSES = ClassConfig(names=["height", "share"])
 CELLS = Box(0, 0, 40, 40).get_windows(10, 10)
@@ -87,7 +87,7 @@ def test_unknown_targets_do_not_count() -> None:
 
 
 def test_a_missing_prediction_names_the_scene(tmp_path: Path) -> None:
-    with pytest.raises(NotReadableError, match="scene 'a' cannot be read from .*a.json"):
+    with pytest.raises(NotReadableError, match=r"scene 'a' cannot be read from .*a.json"):
         ChipRegressionEvaluator(CLASSES).process([scene(tmp_path, "a", None)])
 
 

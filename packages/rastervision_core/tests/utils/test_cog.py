@@ -13,7 +13,6 @@ from rasterio.transform import from_origin
 
 from rastervision.core.utils import tiff_layout
 from rastervision.core.utils.cog import CogifyConfig, create_cog, make_cog, overview_factors
-from rastervision.core.utils.cog_writer import CogWriter
 from rastervision.core.utils.plain_cog import PlainCog
 from rastervision.core.utils.tiff_layout import read_images, rearrange_as_cog
 from rastervision.pipeline.errors import ConfigError
@@ -141,36 +140,6 @@ def test_what_is_not_tiled_stays_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "expected"), [(1, []), (512, []), (513, [2]), (1025, [2, 4]), (4096, [2, 4, 8])])
 def test_overviews_go_down_to_512_pixels(size: int, expected: list[int]) -> None:
     assert overview_factors(size, 10) == overview_factors(10, size) == expected
-
-
-@pytest.mark.parametrize(
-    "options", [{"compress": "lzw"}, {"photometric": "rgb", "interleave": "pixel"}, {"tiled": False}]
-)
-def test_overviews_are_written_along_with_the_image(options: dict[str, Any], tmp_path: Path) -> None:
-    arr, path = image(), tmp_path / "a.tif"
-
-    with CogWriter(path, profile_of(arr, **options)) as writer:
-        for col in range(0, 1100, 299):  # at no border of a tile
-            for row in range(0, 700, 31):
-                writer.write(arr[:, row : row + 31, col : col + 299], row, col)
-        writer.close()
-
-    assert list(tmp_path.iterdir()) == [path]
-    with rasterio.open(path) as src:
-        np.testing.assert_array_equal(src.read(), arr)
-        assert (src.crs.to_epsg(), src.transform) == (32617, TRANSFORM)
-    if options.get("tiled", True):
-        check_is_cog(path, num_overviews=2)
-        for level, factor in enumerate((2, 4)):
-            with rasterio.open(path, overview_level=level) as src:
-                np.testing.assert_array_equal(src.read(), arr[:, ::factor, ::factor])
-
-
-def test_a_cog_that_fails_leaves_no_overviews(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="disk full"), CogWriter(tmp_path / "a.tif", profile_of(image())):
-        raise OSError("disk full")
-
-    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
 
 
 def halved(arr: NDArray[Any]) -> NDArray[Any]:

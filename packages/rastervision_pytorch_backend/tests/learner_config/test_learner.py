@@ -39,7 +39,8 @@ def test_all_configs_of_0_31_are_registered_under_the_plugin_of_their_files() ->
 
     kinds = ("data", "image_data", "geo_data", "model", "learner")
     expected = {f"{task}_{kind}" for task in TASKS for kind in kinds} | set(kinds)
-    assert hints == expected | {"solver", "external-module", "plot_options", "regression_plot_options"}
+    others = {"solver", "external-module", "plot_options", "regression_plot_options", "optimizer", "lr_schedule"}
+    assert hints == expected | others
     assert {registry_.get_plugin(h) for h in hints if h} == {"rastervision.pytorch_learner"}
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rastervision.pipeline.errors import ConfigError, MissingPackageError
 from rastervision.pytorch_backend.learner_config import (
     Backbone,
+    ClassificationModelConfig,
     ExternalModuleConfig,
     ModelConfig,
     ObjectDetectionModelConfig,
@@ -128,3 +129,52 @@ def test_without_the_learner_package_build_gives_the_pip_line(monkeypatch: pytes
 
     with pytest.raises(MissingPackageError, match="pip install rastervision_pytorch_learner"):
         ModelConfig().build(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("cls", "architecture"),
+    [
+        (ClassificationModelConfig, "timm:convnext_tiny"),
+        (RegressionModelConfig, "torchgeo:resnet50/SENTINEL2_ALL_MOCO"),
+        (SemanticSegmentationModelConfig, "smp:unet/resnet34"),
+        (SemanticSegmentationModelConfig, "torchgeo:resnet50/SENTINEL2_ALL_MOCO"),
+        (ObjectDetectionModelConfig, "timm:hf-hub:owner/model"),
+    ],
+)
+def test_architecture_names_a_model_of_another_library(cls: type[ModelConfig], architecture: str) -> None:
+    before = set(sys.modules)
+
+    cfg = cls(architecture=architecture)
+
+    assert cls.from_dict(cfg.dict()) == cfg
+    assert not {"timm", "segmentation_models_pytorch", "torchgeo"} & (set(sys.modules) - before)
+
+
+@pytest.mark.parametrize(
+    ("cls", "kwargs", "message"),
+    [
+        (ClassificationModelConfig, {"architecture": "smp:unet"}, "Use timm:..., torchgeo:..."),
+        (SemanticSegmentationModelConfig, {"architecture": "timm:resnet18"}, "Use smp:..., torchgeo:..."),
+        (ClassificationModelConfig, {"architecture": "resnet18"}, "is not LIBRARY:MODEL"),
+        (ClassificationModelConfig, {"architecture": "timm:"}, "is not LIBRARY:MODEL"),
+        (ClassificationModelConfig, {"architecture": "torchgeo:resnet18"}, "names no weights"),
+        (
+            ClassificationModelConfig,
+            {"architecture": "timm:a", "external_def": ExternalModuleConfig(uri="/a", entrypoint="b")},
+            "external_def are both set",
+        ),
+    ],
+)
+def test_architecture_is_checked(cls: type[ModelConfig], kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        cls(**kwargs)
+
+
+def test_backbones_know_the_smallest_image() -> None:
+    cfg = ClassificationModelConfig(backbone=Backbone.vgg16)
+    cfg.check_image_size(32)
+
+    with pytest.raises(ConfigError, match=r"vgg16 needs images of at least 32 pixels, but data\.img_sz is 31"):
+        cfg.check_image_size(31)
+    ClassificationModelConfig(backbone=Backbone.vgg16, architecture="timm:a").check_image_size(1)
+    ClassificationModelConfig().check_image_size(1)

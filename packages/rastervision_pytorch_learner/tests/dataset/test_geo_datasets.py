@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset
+from torchvision.transforms import v2
 
 from rastervision.core.box import Box
-from rastervision.core.data import Scene
+from rastervision.core.data import MultiRasterSourceConfig, RasterioSource, RasterioSourceConfig, Scene
 from rastervision.core.data.utils.window_sampler import WindowSamplingError
 from rastervision.pytorch_learner import (
     GeoDataset,
@@ -19,8 +20,8 @@ from rastervision.pytorch_learner import (
     SemanticSegmentationSlidingWindowGeoDataset,
 )
 from rastervision.pytorch_learner.dataset.dataset import describe_item
-from rastervision.pytorch_learner.dataset.transform import resize_transform
-from rastervision.testing import make_square_scene, square_classes
+from rastervision.pytorch_learner.dataset.transform import build_augmentors, resize_transform
+from rastervision.testing import make_square_scene, square_classes, write_geotiff
 
 SQUARE = Box(24, 32, 72, 96)
 
@@ -148,6 +149,16 @@ def test_pickled_datasets_give_the_same_samples(scene: Scene) -> None:
     assert torch.equal(y, y2)
 
 
+def test_labels_are_read_with_the_dataset(tmp_path: Path) -> None:
+    """Workers that are forked later have them, and what is wrong with them is said at once."""
+    scene = make_square_scene(tmp_path, squares=[SQUARE]).build(square_classes(), str(tmp_path))
+
+    ds = SemanticSegmentationSlidingWindowGeoDataset(scene, 96, 128)
+    (tmp_path / "scene-labels.json").unlink()
+
+    assert ds[0][1].sum() == SQUARE.area
+
+
 def test_scenes_without_labels_give_nan(tmp_path: Path) -> None:
     scene = make_square_scene(tmp_path, labels=None).build(square_classes(), str(tmp_path))
 
@@ -199,3 +210,47 @@ def test_items_are_described_through_subsets_and_unions(scene: Scene) -> None:
     assert describe_item(union, 0) == f"scene scene, window {ds.windows[4]}"
     assert describe_item(union, 1) == "scene scene, a random window"
     assert describe_item([1, 2], 1) == "item 1"
+
+
+def time_series(tmp_path: Path) -> Scene:
+    """A scene of three images, of which the later ones are brighter; each has the same bright square."""
+    config = make_square_scene(tmp_path, squares=[SQUARE], labels="raster")
+    first = config.raster_source.uris[0]  # type: ignore[attr-defined]
+    pixels = RasterioSource(first)[:]
+    uris = [str(write_geotiff(tmp_path / f"{t}.tif", pixels // 2 + np.uint8(t * 20), epsg=32618)) for t in range(3)]
+    config.raster_source = MultiRasterSourceConfig(
+        raster_sources=[RasterioSourceConfig(uris=[uri]) for uri in uris], temporal=True
+    )
+    built: Scene = config.build(square_classes(), str(tmp_path))
+    return built
+
+
+def test_windows_of_time_series(tmp_path: Path) -> None:
+    flip = v2.RandomHorizontalFlip(1)
+    ds = SemanticSegmentationSlidingWindowGeoDataset(time_series(tmp_path), 32, 32, out_size=16, transform=flip)
+
+    x, y = ds[5]
+
+    assert (x.shape, x.dtype, y.shape) == ((3, 3, 16, 16), torch.float32, (16, 16))
+    np.testing.assert_allclose((x[2] - x[0]).numpy() * 255, 40, atol=1)
+    assert next(iter(DataLoader(ds, batch_size=2)))[0].shape == (2, 3, 3, 16, 16)
+
+
+def test_random_windows_of_time_series_are_augmented_together(tmp_path: Path) -> None:
+    augment = v2.Compose(build_augmentors(["RandomRotate90", "HorizontalFlip", "VerticalFlip"]))
+    ds = random_windows(time_series(tmp_path), transform=augment, out_size=None, size_lims=(24, 25), padding=0)
+
+    for x, y in ds:
+        assert (x.shape, y.shape) == ((3, 3, 24, 24), (24, 24))
+        for t, step in enumerate(x):
+            assert torch.equal(step[0] * 255 > 62 + 20 * t, y == 1)
+
+
+def test_places_of_random_windows_lie_in_the_padded_scene(scene: Scene) -> None:
+    ds = random_windows(scene, padding=0)
+
+    places = np.array([ds.sample_window_loc(16, 8) for _ in range(200)])
+
+    assert places.min() >= 0
+    assert 100 < places[:, 0].max() <= 128 - 8
+    assert 60 < places[:, 1].max() <= 96 - 16

@@ -20,6 +20,7 @@ from rastervision.pytorch_learner import (
     load_image,
     make_image_folder_dataset,
 )
+from rastervision.pytorch_learner.dataset.transform import resize_transform
 
 
 def zipped(folder: Path, path: Path) -> str:
@@ -144,3 +145,16 @@ def test_class_folders(tmp_path: Path) -> None:
     assert [y for _, y in make_image_folder_dataset(str(tmp_path / ".."), [tmp_path.name])] == [0, 0]
     with pytest.raises(ImageDatasetError, match="no images"):
         make_image_folder_dataset(str(tmp_path), classes=["eel"])
+
+
+def test_label_images_of_16_bits_keep_their_class_ids(tmp_path: Path) -> None:
+    ids = np.array([[0, 255], [256, 65535]], np.uint16)
+    for folder, image in (("img", np.zeros((2, 2), np.uint8)), ("labels", ids)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(image).save(tmp_path / folder / "a.png")
+
+    _, y = SemanticSegmentationImageDataset(
+        str(tmp_path / "img"), str(tmp_path / "labels"), transform=resize_transform(4)
+    )[0]
+
+    assert y[::2, ::2].tolist() == ids.tolist()

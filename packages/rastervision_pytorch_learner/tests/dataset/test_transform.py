@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from rastervision.pipeline.errors import ConfigError
 from rastervision.pytorch_learner import TransformType
 from rastervision.pytorch_learner.dataset.transform import (
     build_augmentors,
-    deserialize_albumentation_transform,
     resize_transform,
     to_image,
     transform_sample,
@@ -63,6 +63,57 @@ def test_without_normalisation_values_stay() -> None:
     assert transform_sample(x, None, normalize=False)[0].max() == 7
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int16, np.float64])
+@pytest.mark.parametrize("transform", [None, v2.Identity()])
+def test_types_of_whole_numbers_that_are_not_normalised_stay(dtype: Any, transform: Any) -> None:
+    x = np.array([0, 1, 2], dtype).reshape(1, 3, 1)
+
+    out, _ = transform_sample(x, None, transform, TransformType.classification, normalize=False, to_pytorch=False)
+
+    assert out.tolist() == x.tolist()
+    if transform is None or np.dtype(dtype).kind == "u":
+        assert out.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float32])
+def test_a_transform_that_does_nothing_changes_nothing(dtype: Any) -> None:
+    x = np.random.default_rng(0).integers(0, 255, (5, 6, 3)).astype(dtype)
+    y = np.random.default_rng(1).integers(0, 9, (5, 6)).astype(np.uint8)
+
+    plain = transform_sample(x, y, None, SS)
+    through = transform_sample(x, y, v2.Compose([v2.Identity(), resize_transform((5, 6))]), SS)
+
+    for a, b in zip(plain, through, strict=True):
+        assert torch.equal(a, b)
+        assert a.dtype == b.dtype
+        assert b.is_contiguous()
+
+
+def test_samples_are_not_shared_with_read_only_arrays() -> None:
+    x, y = np.ones((2, 2, 1), np.float32), np.ones((2, 2), np.int64)
+    x.flags.writeable = y.flags.writeable = False
+
+    image, label = transform_sample(x, y, None, SS)
+    image[:] = label[:] = 0
+
+    assert x.all()
+    assert y.all()
+
+
+powers_of_two = st.sampled_from([1, 2, 4, 8, 16, 32])  # for other sizes torch's places may be rounded down
+
+
+@given(size=st.tuples(powers_of_two, powers_of_two), out_size=st.tuples(powers_of_two, powers_of_two))
+def test_masks_are_resized_as_torch_does(size: tuple[int, int], out_size: tuple[int, int]) -> None:
+    mask = torch.arange(size[0] * size[1]).view(size)
+
+    out = resize_transform(out_size)(tv_tensors.Mask(mask))
+
+    expected = torch.nn.functional.interpolate(mask[None, None].double(), out_size, mode="nearest")[0, 0]
+    assert isinstance(out, tv_tensors.Mask)
+    assert torch.equal(out.as_subclass(torch.Tensor).double(), expected)
+
+
 def test_arrays_come_back_as_arrays() -> None:
     x = np.random.default_rng(0).integers(0, 255, (4, 4, 3)).astype(np.uint8)
     y = np.ones((4, 4), np.uint8)
@@ -102,8 +153,6 @@ def test_missing_labels_are_nan_and_other_labels_pass() -> None:
     image, label = transform_sample(x, 3, resize_transform(4), TransformType.classification)
     assert (image.shape[-1], label.dtype, label.item()) == (4, torch.int64, 3)
     assert transform_sample(x, np.array([1.5]), transform_type=TransformType.regression)[1].dtype == torch.float64
-    boxes = object()
-    assert transform_sample(x, boxes, transform_type=TransformType.object_detection)[1] is boxes
 
 
 def test_noop_leaves_the_chip_alone() -> None:
@@ -126,81 +175,6 @@ def test_input_arrays_are_not_changed(flip: bool, readonly: bool) -> None:
     np.testing.assert_array_equal(x, before)
 
 
-def test_albumentations_of_saved_configs_are_translated() -> None:
-    """0.31 with albumentations 2 never applied MinMaxNormalize (p=0)."""
-    x = np.array([[[50], [100]]], np.uint8)
-    stored = serialized("rastervision.pytorch_learner.utils.utils.MinMaxNormalize", min_val=0.0, max_val=1.0, dtype=5)
-
-    out, _ = transform_sample(x, None, deserialize_albumentation_transform(stored), TransformType.classification)
-
-    assert out.flatten().tolist() == [0, 1]
-
-
-def test_normalize_is_that_of_albumentations() -> None:
-    x = np.full((1, 1, 2), 51, np.uint8)
-    stored = serialized("Normalize", mean=[0.1, 0.2], std=[0.5, 0.25], max_pixel_value=255.0)
-
-    out, _ = transform_sample(x, None, deserialize_albumentation_transform(stored), TransformType.classification)
-
-    np.testing.assert_allclose(out.flatten().numpy(), [0.2, 0.0], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "node",
-    [
-        {"__class_fullname__": "albumentations.augmentations.geometric.transforms.HorizontalFlip", "p": 1.0},
-        {"__class_fullname__": "VerticalFlip", "always_apply": True},
-        {"__class_fullname__": "RandomRotate90", "p": 1.0},
-        {"__class_fullname__": "Transpose", "p": 1.0},
-        {"__class_fullname__": "Resize", "height": 8, "width": 8, "p": 1},
-        {"__class_fullname__": "CenterCrop", "height": 8, "width": 8, "p": 1},
-        {"__class_fullname__": "RandomCrop", "height": 8, "width": 8, "p": 1},
-        {"__class_fullname__": "Blur", "blur_limit": [3, 7], "p": 1},
-        {"__class_fullname__": "GaussianBlur", "blur_limit": 5, "p": 1},
-        {"__class_fullname__": "GaussNoise", "var_limit": 30, "p": 1},
-        {"__class_fullname__": "RGBShift", "r_shift_limit": [-10, 10], "p": 1},
-        {"__class_fullname__": "ToGray", "p": 1},
-        {"__class_fullname__": "ToFloat", "max_value": 255, "p": 1},
-        {"__class_fullname__": "NoOp"},
-        {"__class_fullname__": "Compose", "p": 0.5, "transforms": [{"__class_fullname__": "NoOp"}]},
-        {"__class_fullname__": "Compose", "transforms": []},
-        {
-            "__class_fullname__": "OneOf",
-            "p": 1.0,
-            "transforms": [
-                {"__class_fullname__": "HorizontalFlip", "p": 0.2},
-                {"__class_fullname__": "ToGray", "p": 0.8},
-            ],
-        },
-    ],
-)
-def test_common_transforms_keep_image_and_mask_together(node: dict[str, Any]) -> None:
-    x = np.zeros((10, 10, 3), np.uint8)
-    x[:5, :5] = 200
-    y = (x[..., 0] > 0).astype(np.uint8)
-
-    image, label = transform_sample(x, y, deserialize_albumentation_transform({"transform": node}), SS)
-
-    assert image.shape[-2:] == label.shape
-    assert image[:, label == 1].mean() > image[:, label == 0].mean() + 0.3
-
-
-def test_one_of_applies_the_one_it_draws() -> None:
-    children = [{"__class_fullname__": "HorizontalFlip", "p": 0.1}]
-    tf = deserialize_albumentation_transform(serialized("OneOf", transforms=children))
-    x = np.arange(4, dtype=np.uint8).reshape(1, 4, 1)
-
-    outs = [transform_sample(x, None, tf, TransformType.classification, normalize=False)[0] for _ in range(10)]
-
-    assert all(o.flatten().tolist() == [3, 2, 1, 0] for o in outs)
-
-
-def test_unknown_transforms_are_named() -> None:
-    with pytest.raises(ConfigError, match="'CoarseDropout' is not available"):
-        deserialize_albumentation_transform(serialized("CoarseDropout"))
-    with pytest.raises(ConfigError, match="lambda_transforms_path"):
-        deserialize_albumentation_transform({**serialized("NoOp"), "lambda_transforms_path": "a.py"})
-    with pytest.raises(ConfigError, match="normalization='image'"):
-        deserialize_albumentation_transform(serialized("Normalize", normalization="image"))
+def test_unknown_augmentors_are_named() -> None:
     with pytest.raises(ConfigError, match="'Warp' is not an augmentor"):
         build_augmentors(["Warp"])

@@ -143,6 +143,13 @@ def test_scores_of_class_ids_are_an_error(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_profile_that_gdal_refuses_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="multiples of 16"):
+        store(tmp_path, smooth_output=True).save(smooth(SMALL), profile={"blockxsize": 7})
+
+    assert not list(tmp_path.iterdir())
+
+
 def test_polygons_do_not_need_the_raster(tmp_path: Path) -> None:
     outputs = [PolygonVectorOutputConfig(class_id=1, denoise=0)]
 

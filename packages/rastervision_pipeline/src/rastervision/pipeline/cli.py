@@ -66,6 +66,12 @@ def _root(
         ),
     ] = 0,
     tmpdir: Annotated[str | None, typer.Option("--tmpdir", help="Folder for temporary files and downloads.")] = None,
+    trust_external_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-external-code", help="Run code that comes in model bundles of others or from the network."
+        ),
+    ] = False,
 ) -> None:
     """Deep learning on satellite and aerial imagery."""
     from rastervision.pipeline.log import setup_logging
@@ -76,6 +82,8 @@ def _root(
     setup_logging(rv_config_.verbosity)
     if tmpdir is not None:
         rv_config_.set_tmp_dir_root(tmpdir)
+    if trust_external_code:
+        os.environ["RASTERVISION_TRUST_EXTERNAL_CODE"] = "1"  # for the processes of runners, too
     rv_config_.set_everett_config(profile)
 
 

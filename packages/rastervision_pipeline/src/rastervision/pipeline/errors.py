@@ -13,6 +13,7 @@ __all__ = [
     "RasterVisionError",
     "RegistryError",
     "RunError",
+    "UntrustedCodeError",
 ]
 
 
@@ -50,6 +51,10 @@ class NotWritableError(RasterVisionError):
 
 class BundleError(RasterVisionError):
     """A model bundle is damaged or is not a model bundle."""
+
+
+class UntrustedCodeError(RasterVisionError):
+    """Code from somebody else's bundle, or from the network, was to be run and is not trusted."""
 
 
 class RunError(RasterVisionError):

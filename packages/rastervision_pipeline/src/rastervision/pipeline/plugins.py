@@ -37,7 +37,8 @@ RUNNERS = "rastervision.runners"
 COMMANDS = "rastervision.commands"
 SETTINGS = "rastervision.settings"
 BUILDERS = "rastervision.builders"
-GROUPS = (UPGRADERS, CONFIGS, BUILDERS, FILE_SYSTEMS, RUNNERS, COMMANDS, SETTINGS)
+LOGGERS = "rastervision.loggers"
+GROUPS = (UPGRADERS, CONFIGS, BUILDERS, FILE_SYSTEMS, RUNNERS, LOGGERS, COMMANDS, SETTINGS)
 
 # they are in the namespace and declare nothing, but were not written for 0.31
 _NO_PLUGINS = frozenset({"rastervision.api", "rastervision.testing"})
@@ -93,7 +94,7 @@ class PluginRef:
             return "it is not an Upgraders object"
         if self.group == BUILDERS and not hasattr(loaded, "providers"):
             return "it is not a Builders object"
-        if self.group in (FILE_SYSTEMS, RUNNERS, SETTINGS) and not isinstance(loaded, type):
+        if self.group in (FILE_SYSTEMS, RUNNERS, LOGGERS, SETTINGS) and not isinstance(loaded, type):
             return "it is not a class"
         return None
 

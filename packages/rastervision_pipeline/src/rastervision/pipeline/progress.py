@@ -7,12 +7,12 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["progress", "track"]
+__all__ = ["Advance", "progress", "track"]
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,13 @@ _LOG_INTERVAL_S = 10.0
 _display_lock = threading.Lock()
 _display: Any = None  # the rich display that all bars of this process share: there can be only one at a time
 _bars_open = 0
+
+
+class Advance(Protocol):
+    """Moves a progress on by a number of units; ``note`` is shown until the next one."""
+
+    def __call__(self, n: int, note: str = "") -> None:
+        """Move on by ``n`` units."""
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -44,7 +51,7 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
 
 
 @contextmanager
-def progress(description: str, total: int | None = None, unit: str = "") -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int | None = None, unit: str = "") -> Iterator[Advance]:
     """Yield a function that moves the progress on by a number of units; it may be called from any thread.
 
     Args:
@@ -62,7 +69,7 @@ def _is_terminal() -> bool:
 
 
 @contextmanager
-def _bar(description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
     global _display, _bars_open
     with _display_lock:
         if _display is None:
@@ -70,9 +77,9 @@ def _bar(description: str, total: int | None, unit: str) -> Iterator[Callable[[i
             _display.start()
         display = _display
         _bars_open += 1
-    task = display.add_task(description, total=total, unit=unit)
+    task = display.add_task(description, total=total, unit=unit, note="")
     try:
-        yield lambda n: display.update(task, advance=n)
+        yield lambda n, note="": display.update(task, advance=n, note=note)
     finally:
         with _display_lock:
             _bars_open -= 1
@@ -109,19 +116,20 @@ def _new_display() -> Any:
         CountColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
     )
 
 
 @contextmanager
-def _log_lines(description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def _log_lines(description: str, total: int | None, unit: str) -> Iterator[Advance]:
     start = last = time.monotonic()
     done = 0
     lock = threading.Lock()
     of_total = "" if total is None else f" of {total}"
     suffix = f" {unit}" if unit else ""
 
-    def advance(n: int) -> None:
+    def advance(n: int, note: str = "") -> None:
         nonlocal done, last
         with lock:
             done += n
@@ -129,7 +137,9 @@ def _log_lines(description: str, total: int | None, unit: str) -> Iterator[Calla
             if now - last < _LOG_INTERVAL_S:
                 return
             last = now
-        log.info("%s: %d%s%s, %.0f s", description, done, of_total, suffix, now - start)
+        left = "" if total is None or not done else f", {(now - start) * max(0, total - done) / done:.0f} s left"
+        after = f"; {note}" if note else ""
+        log.info("%s: %d%s%s, %.0f s%s%s", description, done, of_total, suffix, now - start, left, after)
 
     yield advance
     log.info("%s: %d%s%s in %.1f s", description, done, of_total, suffix, time.monotonic() - start)

@@ -40,6 +40,7 @@ class Registry:
     def __init__(self) -> None:
         self.configs: dict[str, type[Config]] = {}
         self.runners: dict[str, type[Runner]] = {}
+        self.run_loggers: dict[str, type[Any]] = {}
         self.file_systems: list[type[FileSystem]] = []
         self.plugin_commands: list[Any] = []
         self.alias_to_plugin: dict[str, str] = {}
@@ -269,7 +270,7 @@ class Registry:
         found = ((p, u.steps[type_hint]) for p, u in self._working(plugins.UPGRADERS) if type_hint in u.steps)
         return next(found, None)
 
-    # runners, file systems, commands, settings
+    # runners, loggers, file systems, commands, settings
 
     def add_runner(self, runner_name: str, runner: type[Runner]) -> None:
         """Add a runner.
@@ -300,6 +301,31 @@ class Registry:
                 f"There is no runner {runner_name!r}. Use one of: {names}.{self._legacy.describe_errors()}"
             )
         return legacy[runner_name]
+
+    def add_run_logger(self, name: str, logger: type[Any]) -> None:
+        """Add a logger of runs, a class with the methods of `rastervision.pytorch_learner.RunLogger`.
+
+        Raises:
+            RegistryError: The name is taken.
+        """
+        if name in self.run_loggers:
+            raise RegistryError(f"Logger {name!r} is already registered by {self.run_loggers[name]}.")
+        self.run_loggers[name] = logger
+
+    def get_run_logger(self, name: str) -> type[Any]:
+        """Return the class of a logger of runs.
+
+        Raises:
+            RegistryError: No such logger; lists those there are.
+        """
+        if name in self.run_loggers:
+            return self.run_loggers[name]
+        declared = plugins.entry_points_of(plugins.LOGGERS)
+        if name not in declared:
+            names = ", ".join(sorted({*declared, *self.run_loggers})) or "none"
+            raise RegistryError(f"There is no logger {name!r}. Correct learner.loggers; installed: {names}.")
+        logger: type[Any] = declared[name].load()
+        return logger
 
     def add_file_system(self, file_system: type[FileSystem]) -> None:
         """Add a file system; those added by code are asked before those that packages declare."""

@@ -19,6 +19,8 @@ from .learner_config.object_detection import ObjectDetectionGeoDataConfig as Obj
 from .learner_config.object_detection import ObjectDetectionImageDataConfig as ObjectDetectionImageDataConfig
 from .learner_config.object_detection import ObjectDetectionLearnerConfig as ObjectDetectionLearnerConfig
 from .learner_config.object_detection import ObjectDetectionModelConfig as ObjectDetectionModelConfig
+from .learner_config.optimizer import LRScheduleConfig as LRScheduleConfig
+from .learner_config.optimizer import OptimizerConfig as OptimizerConfig
 from .learner_config.plot_options import ChannelInds as ChannelInds
 from .learner_config.plot_options import PlotOptions as PlotOptions
 from .learner_config.plot_options import RGBTuple as RGBTuple
@@ -52,11 +54,22 @@ from .learner_config.semantic_segmentation import (
     SemanticSegmentationModelConfig as SemanticSegmentationModelConfig,
 )
 from .learner_config.solver import SolverConfig as SolverConfig
+from .pytorch_chip_classification import PyTorchChipClassification as PyTorchChipClassification
 from .pytorch_chip_classification import PyTorchChipClassificationConfig as PyTorchChipClassificationConfig
+from .pytorch_chip_classification import (
+    PyTorchChipClassificationSampleWriter as PyTorchChipClassificationSampleWriter,
+)
+from .pytorch_chip_regression import PyTorchChipRegression as PyTorchChipRegression
+from .pytorch_chip_regression import PyTorchChipRegressionConfig as PyTorchChipRegressionConfig
+from .pytorch_chip_regression import PyTorchChipRegressionSampleWriter as PyTorchChipRegressionSampleWriter
 from .pytorch_learner_backend import PyTorchLearnerBackend as PyTorchLearnerBackend
 from .pytorch_learner_backend import PyTorchLearnerBackendConfig as PyTorchLearnerBackendConfig
 from .pytorch_learner_backend import PyTorchLearnerSampleWriter as PyTorchLearnerSampleWriter
+from .pytorch_object_detection import PyTorchObjectDetection as PyTorchObjectDetection
 from .pytorch_object_detection import PyTorchObjectDetectionConfig as PyTorchObjectDetectionConfig
+from .pytorch_object_detection import (
+    PyTorchObjectDetectionSampleWriter as PyTorchObjectDetectionSampleWriter,
+)
 from .pytorch_semantic_segmentation import PyTorchSemanticSegmentation as PyTorchSemanticSegmentation
 from .pytorch_semantic_segmentation import (
     PyTorchSemanticSegmentationConfig as PyTorchSemanticSegmentationConfig,

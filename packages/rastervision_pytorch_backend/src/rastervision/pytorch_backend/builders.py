@@ -10,7 +10,7 @@ BUILDERS = Builders(
     aliases={
         "backend": {
             f"pytorch_{task}": f"pytorch_{task}_backend"
-            for task in ("chip_classification", "object_detection", "semantic_segmentation")
+            for task in ("chip_classification", "chip_regression", "object_detection", "semantic_segmentation")
         },
     },
 )

@@ -54,6 +54,21 @@ def resize_nearest(arr: NDArray[Any], out_shape: tuple[int, int]) -> NDArray[Any
     return arr[np.ix_(rows, cols)]
 
 
+def _resized(label: Any, shape: tuple[int, int], out_shape: tuple[int, int]) -> Any:
+    """Return the label of a window as it is for the resized chip: class ids of pixels, or boxes as (y, x, y, x)."""
+    if isinstance(label, np.ndarray) and label.ndim == 2:
+        return resize_nearest(label, out_shape)
+    if isinstance(label, tuple):
+        boxes, *rest = label
+        return boxes * np.tile(np.divide(out_shape, shape), 2), *rest
+    return label
+
+
+def _is_unknown(label: Any) -> bool:
+    """Return whether a label is numbers none of which is known."""
+    return isinstance(label, np.ndarray) and label.ndim == 1 and label.dtype.kind == "f" and bool(np.isnan(label).all())
+
+
 def _seed(split: str, scene_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{split}/{scene_id}".encode()).digest()[:8], "big")
 
@@ -72,6 +87,7 @@ def iter_samples(
 
     The function may be called from several threads; it returns None for a chip that the options do not keep.
     """
+    from rastervision.core.data.label_source.object_detection_label_source import ObjectDetectionLabelSource
     from rastervision.core.data.utils.window_sampler import windows_for
 
     seed = _seed(split, scene.id)
@@ -82,6 +98,9 @@ def iter_samples(
         height, width = ensure_tuple(sampling.size)
         fixed_size = (height, width)
     keep = _keep_function(options)
+    if isinstance(scene.label_source, ObjectDetectionLabelSource):
+        scene.label_source.ioa_thresh = getattr(sampling, "ioa_thresh", scene.label_source.ioa_thresh)
+        scene.label_source.clip = getattr(sampling, "clip", scene.label_source.clip)
 
     def read(i: int) -> DataSample | None:
         window = windows[i]
@@ -89,9 +108,9 @@ def iter_samples(
         out_shape = None if fixed_size in (None, shape) else fixed_size
         chip = scene.raster_source.get_chip(window, out_shape=out_shape)
         label = None if scene.label_source is None else scene.label_source[window]
-        if out_shape is not None and isinstance(label, np.ndarray) and label.ndim == 2:
-            label = resize_nearest(label, out_shape)
-        if not keep(chip, label, np.random.default_rng([seed, i])):
+        if out_shape is not None:
+            label = _resized(label, shape, out_shape)
+        if _is_unknown(label) or not keep(chip, label, np.random.default_rng([seed, i])):
             return None
         return DataSample(chip=chip, label=label, split=split, scene_id=scene.id, window=window)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
 from rastervision.core.backend.backend import Backend, BackendConfig
+from rastervision.core.data_sample import DataSample
 from rastervision.pipeline.config import register_config
 from rastervision.pipeline.errors import ConfigError, NotReadableError
 from rastervision.pipeline.lazy import load_object
@@ -17,6 +18,7 @@ from rastervision.pytorch_backend.learner_config.geo_data import GeoDataConfig
 from rastervision.pytorch_backend.learner_config.image_data import ImageDataConfig
 from rastervision.pytorch_backend.learner_config.model import ModelConfig
 from rastervision.pytorch_backend.learner_config.solver import SolverConfig
+from rastervision.pytorch_backend.onnx_predict import OnnxModel, open_onnx_model
 from rastervision.pytorch_backend.sample_writer import PyTorchLearnerSampleWriter, get_image_ext, write_chip
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+W = TypeVar("W", bound=PyTorchLearnerSampleWriter)
+
 SPLITS: list[Split] = ["train", "valid", "test"]
 
 MODEL_BUNDLE = "model-bundle.zip"
@@ -57,8 +61,12 @@ class PyTorchLearnerBackendConfig(BackendConfig):
     solver: SolverConfig = Field(description="How to train.")
     data: DataConfig = Field(description="Training data: chips that the chip command writes, or scenes directly.")
     log_tensorboard: bool = Field(True, description="Write TensorBoard logs.")
+    loggers: list[str] = Field([], description="More loggers by name, such as mlflow or wandb.")
     run_tensorboard: bool = Field(False, description="Run a TensorBoard server during training.")
     save_all_checkpoints: bool = Field(False, description="Keep the weights of every epoch, not only of the last.")
+    export_onnx: bool = Field(
+        False, description="Add the model to the bundle as model.onnx, with which PyTorch is not needed to predict."
+    )
 
     def get_bundle_filenames(self) -> list[str]:
         """Return the names of the files in ``train_uri`` that the model bundle needs."""
@@ -79,7 +87,7 @@ class PyTorchLearnerBackendConfig(BackendConfig):
         """Return the part of this config that a command depends on: for train what the model depends on."""
         if command != "train":
             return {"type_hint": self.registered_type_hint}
-        part = self.json(exclude={"log_tensorboard", "run_tensorboard"})
+        part = self.json(exclude={"log_tensorboard", "loggers", "run_tensorboard"})
         del part["data"]["num_workers"]
         for scene in _scene_dicts(part["data"].get("scene_dataset") or {}):
             scene.pop("label_store", None)  # predictions of scenes play no part in training
@@ -130,6 +138,15 @@ class PyTorchLearnerBackendConfig(BackendConfig):
         """Return the config of the learner; each task has its own."""
         raise NotImplementedError
 
+    def _learner_fields(self, pipeline: RVPipelineConfig | None) -> dict[str, Any]:
+        """Return the fields of the config of the learner, which writes to the pipeline's ``train_uri``."""
+        names = (
+            *("data", "model", "solver", "log_tensorboard", "loggers", "run_tensorboard"),
+            *("save_all_checkpoints", "export_onnx"),
+        )
+        fields = {name: getattr(self, name) for name in names}
+        return {**fields, "output_uri": None if pipeline is None else pipeline.train_uri}
+
     def build(self, pipeline: RVPipelineConfig | None, tmp_dir: str) -> PyTorchLearnerBackend:
         """Build the backend of a pipeline; ``tmp_dir`` is a local folder for temporary files."""
         raise ConfigError(f"{type(self).__name__} has no backend in this release, so its pipeline cannot be run yet.")
@@ -158,6 +175,9 @@ def _count_channels(source: RasterSourceConfig) -> int:
 class PyTorchLearnerBackend(Backend):
     """Writes chips without PyTorch; trains and predicts with a learner of rastervision_pytorch_learner."""
 
+    predict_function: ClassVar[str | None] = None
+    """Reference ``module:function`` of what predicts: ``(learner, scene, predict options) -> labels``."""
+
     def __init__(self, pipeline_cfg: RVPipelineConfig, learner_cfg: LearnerConfig, tmp_dir: str) -> None:
         """Constructor.
 
@@ -174,6 +194,12 @@ class PyTorchLearnerBackend(Backend):
     def get_sample_writer(self) -> PyTorchLearnerSampleWriter:
         """Return a writer of training chips; each task has its own."""
         raise NotImplementedError
+
+    def _make_writer(self, writer_class: type[W]) -> W:
+        """Return a writer of chips to the pipeline's ``chip_uri``."""
+        if self.pipeline_cfg.chip_uri is None:
+            raise ConfigError("chip_uri is not set. Set it, or set root_uri and call update() of the pipeline config.")
+        return writer_class(self.pipeline_cfg.chip_uri, self.pipeline_cfg.dataset.class_config, self.tmp_dir)
 
     def chip_dataset(
         self,
@@ -210,6 +236,35 @@ class PyTorchLearnerBackend(Backend):
             _check_some_kept(counts, chip_options, whole=whole)
         return writer.written_uris
 
+    def chip_pytorch_dataset(
+        self,
+        dataset: Any,
+        sample_writer: PyTorchLearnerSampleWriter,
+        chip_options: ChipOptions,
+        split: Split | None = None,
+        dataloader_kw: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the samples of a dataset of the learner package that the options keep.
+
+        `chip_dataset` does not need this: it reads scenes itself, in several threads.
+
+        Args:
+            dataset: Gives pairs of chip (H, W, C) and label as arrays, ``((chip, label), window)`` with
+                ``return_window``; such as those that ``build(for_chipping=True)`` of a `GeoDataConfig` makes.
+            sample_writer: An entered sample writer.
+            chip_options: Which chips are kept.
+            split: Part of the data set that the samples are for.
+            dataloader_kw: No effect.
+        """
+        scene_id = getattr(getattr(dataset, "scene", None), "id", None)
+        for i in range(len(dataset)):
+            sample, window = dataset[i], None
+            if getattr(dataset, "return_window", False):
+                sample, window = sample
+            chip, label = sample
+            if chip_options.keep_chip(chip, label):
+                sample_writer.write_sample(DataSample(chip, label, split, scene_id, window))
+
     def _chip_scene(
         self,
         scene_config: SceneConfig,
@@ -219,6 +274,7 @@ class PyTorchLearnerBackend(Backend):
         writer: PyTorchLearnerSampleWriter,
         num_workers: int,
     ) -> ChipCount:
+        from rastervision.core.data.scene import naming_scene
         from rastervision.pytorch_backend.chipping import ChipCount, chip_scene
 
         if scene_config.label_source is None:
@@ -230,8 +286,9 @@ class PyTorchLearnerBackend(Backend):
                 f"Scene {scene_config.id!r} in {group} has no label_source, so no chips can be made of it. "
                 "Give it one, or move it to test_scenes."
             )
-        scene = scene_config.build(dataset.class_config, self.tmp_dir)
-        return chip_scene(scene, split, chip_options, writer, num_workers)
+        with naming_scene(scene_config.id):
+            scene = scene_config.build(dataset.class_config, self.tmp_dir)
+            return chip_scene(scene, split, chip_options, writer, num_workers)
 
     def _num_chip_workers(self) -> int:
         from rastervision.pipeline import rv_config_
@@ -267,30 +324,66 @@ class PyTorchLearnerBackend(Backend):
 
     def _learner_bundle(self, uri: str) -> str:
         """Return the local path of the learner's bundle at ``uri``, or in the pipeline's bundle there."""
-        from rastervision.pipeline.file_system.utils import download_if_needed, unzip
+        from rastervision.pipeline.file_system.untrusted_zip import unzip_untrusted
+        from rastervision.pipeline.file_system.utils import download_if_needed
 
         _check_exists(uri, "source_bundle_uri")
         path = download_if_needed(uri, self.tmp_dir)
         folder = os.path.join(self.tmp_dir, "source-bundle")
-        unzip(path, folder)
+        unzip_untrusted(path, folder)
         inner = os.path.join(folder, MODEL_BUNDLE)
         return inner if os.path.exists(inner) else path
 
     def load_model(self, uri: str | None = None) -> None:
         """Load the trained model, from a learner's bundle at ``uri`` or from where training wrote it.
 
+        Where PyTorch is not installed, or the setting ``rastervision.use_onnx`` is on, it is the exported model of the
+        bundle, run by ONNX Runtime.
+
         Raises:
             NotReadableError: There is no bundle.
-            MissingPackageError: rastervision_pytorch_learner is not installed.
+            BundleError: It is damaged, or of another task.
+            MissingPackageError: rastervision_pytorch_learner is not installed, and the bundle has no exported model.
         """
-        learner_class = self._learner_class()
         bundle_uri = uri or self.learner_cfg.get_model_bundle_uri()
         _check_exists(bundle_uri, "the train command's output")
+        self.learner = open_onnx_model(bundle_uri, self.tmp_dir, self.learner_cfg)
+        if self.learner is not None:
+            return
+        learner_class = self._learner_class()
+        if uri is None:
+            # the config of this run is the user's own, unlike that of a bundle from elsewhere
+            load_object("rastervision.pytorch_learner.trust:note_own_config")(self.learner_cfg)
         self.learner = learner_class.from_model_bundle(bundle_uri, tmp_dir=self.tmp_dir, training=False)
 
-    def predict_scene(self, scene: Scene, predict_options: PredictOptions) -> Labels:
-        """Return the predicted labels of a scene; each task has its own way."""
-        raise NotImplementedError
+    def predict_scene(
+        self,
+        scene: Scene,
+        predict_options: PredictOptions | None = None,
+        chip_sz: int | None = None,
+        stride: int | None = None,
+    ) -> Labels:
+        """Return the predicted labels of a scene; loads the trained model first if need be.
+
+        For some tasks windows are predicted while a label store takes the labels, band by band.
+
+        Args:
+            scene: The scene.
+            predict_options: Those of the pipeline if not given.
+            chip_sz: Side of the windows in pixels, instead of that in the options.
+            stride: Step between windows, instead of that in the options.
+        """
+        if self.predict_function is None:
+            raise NotImplementedError(f"{type(self).__name__} does not say how it predicts; use the backend of a task.")
+        options = self.pipeline_cfg.get_predict_options() if predict_options is None else predict_options
+        if chip_sz is not None or stride is not None:
+            options = options.model_copy(update={"chip_sz": chip_sz or options.chip_sz, "stride": stride or chip_sz})
+        if self.learner is None:
+            self.load_model()
+        if isinstance(self.learner, OnnxModel):
+            return self.learner.predict_scene(scene, options)
+        labels: Labels = load_object(self.predict_function)(self.learner, scene, options)
+        return labels
 
 
 def _check_exists(uri: str, what: str) -> None:

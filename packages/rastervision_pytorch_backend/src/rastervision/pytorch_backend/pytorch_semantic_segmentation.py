@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from pydantic import Field
 
 from rastervision.pipeline.config import register_config
 from rastervision.pipeline.errors import ConfigError
-from rastervision.pipeline.lazy import load_object
 from rastervision.pytorch_backend.learner_config.semantic_segmentation import (
     SemanticSegmentationLearnerConfig,
     SemanticSegmentationModelConfig,
@@ -24,10 +23,8 @@ from rastervision.pytorch_backend.sample_writer import PyTorchLearnerSampleWrite
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rastervision.core.data.label.semantic_segmentation_labels import SemanticSegmentationLabels
-    from rastervision.core.data.scene import Scene
     from rastervision.core.data_sample import DataSample
-    from rastervision.core.rv_pipeline.rv_pipeline import PredictOptions, RVPipelineConfig
+    from rastervision.core.rv_pipeline.rv_pipeline import RVPipelineConfig
     from rastervision.pytorch_backend.sample_writer import EncodedSample
 
 __all__ = [
@@ -36,7 +33,7 @@ __all__ = [
     "PyTorchSemanticSegmentationSampleWriter",
 ]
 
-_MAX_CLASSES = 256
+_MAX_CLASSES = 2**16
 
 
 @register_config("pytorch_semantic_segmentation_backend")
@@ -47,15 +44,7 @@ class PyTorchSemanticSegmentationConfig(PyTorchLearnerBackendConfig):
 
     def get_learner_config(self, pipeline: RVPipelineConfig | None) -> SemanticSegmentationLearnerConfig:
         """Return the config of the learner, which writes to the pipeline's ``train_uri``."""
-        return SemanticSegmentationLearnerConfig(
-            data=self.data,
-            model=self.model,
-            solver=self.solver,
-            output_uri=None if pipeline is None else pipeline.train_uri,
-            log_tensorboard=self.log_tensorboard,
-            run_tensorboard=self.run_tensorboard,
-            save_all_checkpoints=self.save_all_checkpoints,
-        )
+        return SemanticSegmentationLearnerConfig(**self._learner_fields(pipeline))
 
     def build(self, pipeline: RVPipelineConfig | None, tmp_dir: str) -> PyTorchSemanticSegmentation:
         """Build the backend of a pipeline; ``tmp_dir`` is a local folder for temporary files."""
@@ -66,27 +55,18 @@ class PyTorchSemanticSegmentationConfig(PyTorchLearnerBackendConfig):
 class PyTorchSemanticSegmentation(PyTorchLearnerBackend):
     """The backend for semantic segmentation."""
 
+    predict_function: ClassVar[str | None] = "rastervision.pytorch_learner.predict:predict_scene_ss"
+
     def get_sample_writer(self) -> PyTorchSemanticSegmentationSampleWriter:
         """Return a writer of chips to the pipeline's ``chip_uri``."""
-        if self.pipeline_cfg.chip_uri is None:
-            raise ConfigError("chip_uri is not set. Set it, or set root_uri and call update() of the pipeline config.")
-        class_config = self.pipeline_cfg.dataset.class_config
-        return PyTorchSemanticSegmentationSampleWriter(self.pipeline_cfg.chip_uri, class_config, self.tmp_dir)
-
-    def predict_scene(self, scene: Scene, predict_options: PredictOptions) -> SemanticSegmentationLabels:
-        """Return the predicted labels of a scene; loads the trained model first if need be.
-
-        Windows are predicted while a label store takes the labels, band by band.
-        """
-        if self.learner is None:
-            self.load_model()
-        predict = load_object("rastervision.pytorch_learner.predict:predict_scene_ss")
-        labels: SemanticSegmentationLabels = predict(self.learner, scene, predict_options)
-        return labels
+        return self._make_writer(PyTorchSemanticSegmentationSampleWriter)
 
 
 class PyTorchSemanticSegmentationSampleWriter(PyTorchLearnerSampleWriter):
-    """Writes ``<split>/img/<name>.png`` (or npy) and ``<split>/labels/<name>.png`` for each sample."""
+    """Writes ``<split>/img/<name>.png`` (or npy) and ``<split>/labels/<name>.png`` for each sample.
+
+    Labels are 8-bit grey, or 16-bit grey if there are more than 256 classes.
+    """
 
     def get_label_path(self, sample: DataSample, label_arr: NDArray[Any]) -> str:
         """Return where the label of a sample goes, below ``sample_dir``."""
@@ -109,7 +89,7 @@ class PyTorchSemanticSegmentationSampleWriter(PyTorchLearnerSampleWriter):
             files.append((self._member(path), encode_chip(arr, path.rpartition(".")[2])))
         return files
 
-    def _checked_label(self, sample: DataSample) -> NDArray[np.uint8]:
+    def _checked_label(self, sample: DataSample) -> NDArray[np.uint8 | np.uint16]:
         label = np.asarray(sample.label)
         where = f"scene {sample.scene_id!r}" + (f", window {tuple(sample.window)}" if sample.window is not None else "")
         if label.shape != sample.chip.shape[-3:-1]:
@@ -125,4 +105,4 @@ class PyTorchSemanticSegmentationSampleWriter(PyTorchLearnerSampleWriter):
                 f"{where}: the labels have the class id {bad}, but class_config has {len(names)} classes "
                 f"(0 to {len(names) - 1}). Correct the labels, or add the class."
             )
-        return label.astype(np.uint8, copy=False)
+        return label.astype(np.uint8 if len(names) <= 2**8 else np.uint16, copy=False)

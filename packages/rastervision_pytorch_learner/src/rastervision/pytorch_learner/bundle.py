@@ -5,15 +5,29 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rastervision.pipeline.errors import BundleError, NotReadableError, NotWritableError, RegistryError
+from rastervision.pipeline.errors import BundleError, NotReadableError, NotWritableError
 from rastervision.pipeline.file_system.atomic import replacing
-from rastervision.pytorch_backend.learner_config import LearnerConfig
+from rastervision.pytorch_backend.learner_bundle import (
+    BUNDLE_MODEL_ONNX_FILENAME,
+    BUNDLE_MODEL_WEIGHTS_FILENAME,
+    BUNDLE_SAFETENSORS_FILENAME,
+    LEARNER_CONFIG_FILENAME,
+    MODULES_DIRNAME,
+    LearnerBundleFiles,
+    get_learner_config_from_bundle_dir,
+)
+from rastervision.pytorch_backend.learner_config import (
+    ClassificationLearnerConfig,
+    LearnerConfig,
+    ObjectDetectionLearnerConfig,
+    RegressionLearnerConfig,
+    SemanticSegmentationLearnerConfig,
+)
 from rastervision.pytorch_learner.checkpoint import load_weights_file
 
 if TYPE_CHECKING:
@@ -23,6 +37,7 @@ __all__ = [
     "BUNDLE_MODEL_ONNX_FILENAME",
     "BUNDLE_MODEL_WEIGHTS_FILENAME",
     "BUNDLE_SAFETENSORS_FILENAME",
+    "LEARNER_CONFIG_FILENAME",
     "MODULES_DIRNAME",
     "LearnerBundle",
     "get_learner_config_from_bundle_dir",
@@ -30,40 +45,47 @@ __all__ = [
     "write_learner_bundle",
 ]
 
-BUNDLE_MODEL_WEIGHTS_FILENAME = "model.pth"
-BUNDLE_MODEL_ONNX_FILENAME = "model.onnx"
-BUNDLE_SAFETENSORS_FILENAME = "model.safetensors"
-LEARNER_CONFIG_FILENAME = "learner-config.json"
-# up to release 0.21, a pipeline that has nothing but the learner
-OLD_CONFIG_FILENAME = "pipeline-config.json"
-MODULES_DIRNAME = "modules"
-
+_TASKS: tuple[type[LearnerConfig], ...] = (
+    ClassificationLearnerConfig,
+    ObjectDetectionLearnerConfig,
+    RegressionLearnerConfig,
+    SemanticSegmentationLearnerConfig,
+)
 _INCOMPRESSIBLE = (".pth", ".safetensors", ".onnx", ".data")
 
 
-@dataclass
-class LearnerBundle:
-    """An unpacked bundle.
-
-    Args:
-        folder: Local folder with its files.
-        cfg: The config of the learner.
-        weights_path: File of weights: safetensors if there is one.
-        onnx_path: The exported model, if there is one.
-    """
-
-    folder: str
-    cfg: LearnerConfig
-    weights_path: str
-    onnx_path: str | None
+class LearnerBundle(LearnerBundleFiles):
+    """An unpacked bundle whose code and weights can be loaded."""
 
     def module_dir(self, definition: Any) -> str | None:
-        """Return the folder with the code of an external module, or None for none."""
+        """Return the folder with the code of an external module, or None for none.
+
+        Raises:
+            UntrustedCodeError: The code is not the user's own, and not trusted.
+        """
         from rastervision.pytorch_learner.torch_hub import get_hubconf_dir_from_cfg
+        from rastervision.pytorch_learner.trust import check_trusted
 
         if definition is None:
             return None
-        return get_hubconf_dir_from_cfg(definition, parent=os.path.join(self.folder, MODULES_DIRNAME))
+        folder = get_hubconf_dir_from_cfg(definition, parent=os.path.join(self.folder, MODULES_DIRNAME))
+        check_trusted(folder, "The model bundle")
+        return folder
+
+    def check_learner(self, learner_class: type, uri: str) -> None:
+        """Raise an error if the bundle is not of the task of a learner.
+
+        Args:
+            learner_class: The learner.
+            uri: The bundle, for the error.
+
+        Raises:
+            BundleError: It is not.
+        """
+        references = [f"rastervision.pytorch_learner:{c.__name__}" for c in learner_class.__mro__]
+        expected = next((cfg for cfg in _TASKS if cfg.learner_class in references), None)
+        if expected is not None:
+            self.check_task(expected, uri)
 
     def load_weights(self) -> dict[str, Any]:
         """Return the state dict of the model.
@@ -142,58 +164,5 @@ def _zip(files: Mapping[str, str], target: str) -> None:
 
 
 def open_learner_bundle(uri: str, tmp_dir: str, cfg: LearnerConfig | None = None) -> LearnerBundle:
-    """Get and unpack a bundle, of this release or of earlier ones.
-
-    Args:
-        uri: The zip.
-        tmp_dir: Local folder; the bundle is unpacked to ``<tmp_dir>/model-bundle``.
-        cfg: Config to use instead of the one in the bundle.
-
-    Raises:
-        NotReadableError: There is nothing at ``uri``.
-        BundleError: It is not a bundle, or is damaged.
-    """
-    from rastervision.pipeline.file_system.utils import download_if_needed, unzip
-
-    path = download_if_needed(uri, tmp_dir)
-    if not os.path.isfile(path):
-        raise NotReadableError(f"There is no model bundle at {uri}. Correct the URI, or train first.")
-    folder = os.path.join(tmp_dir, "model-bundle")
-    try:
-        unzip(path, folder)
-    except (NotReadableError, zipfile.BadZipFile, EOFError, OSError) as e:
-        raise BundleError(f"{uri} is not a model bundle, or is damaged: {e}") from e
-    names = (BUNDLE_SAFETENSORS_FILENAME, BUNDLE_MODEL_WEIGHTS_FILENAME)
-    weights = [p for p in (os.path.join(folder, n) for n in names) if os.path.isfile(p)]
-    if not weights:
-        raise BundleError(f"{uri} has no {' or '.join(names)}: it is not a learner's model bundle.")
-    onnx_path = os.path.join(folder, BUNDLE_MODEL_ONNX_FILENAME)
-    if cfg is None:
-        cfg = get_learner_config_from_bundle_dir(folder)
-    return LearnerBundle(folder, cfg, weights[0], onnx_path if os.path.isfile(onnx_path) else None)
-
-
-def get_learner_config_from_bundle_dir(model_bundle_dir: str) -> LearnerConfig:
-    """Return the config in an unpacked bundle, brought up to date.
-
-    Raises:
-        BundleError: There is none, or it cannot be read or used.
-    """
-    from rastervision.pipeline.file_system.utils import file_to_json
-
-    paths = [os.path.join(model_bundle_dir, name) for name in (LEARNER_CONFIG_FILENAME, OLD_CONFIG_FILENAME)]
-    path = next((p for p in paths if os.path.isfile(p)), None)
-    if path is None:
-        raise BundleError(f"{model_bundle_dir} has no {LEARNER_CONFIG_FILENAME}: it is not a learner's model bundle.")
-    try:
-        content = file_to_json(path)
-        if isinstance(content, dict) and "learner" in content:
-            content = {**content["learner"], "plugin_versions": content.get("plugin_versions")}
-        cfg = LearnerConfig.from_dict(content)
-    except (NotReadableError, TypeError) as e:
-        raise BundleError(f"The config in the bundle {model_bundle_dir} is damaged: {e}.") from e
-    except (RegistryError, ValueError) as e:  # pydantic's errors are ValueErrors
-        raise BundleError(f"The config in the bundle {model_bundle_dir} is not valid: {e}") from e
-    if not isinstance(cfg, LearnerConfig):
-        raise BundleError(f"{path} is a {type(cfg).__name__}, not the config of a learner.")
-    return cfg
+    """Get and unpack a bundle; see `LearnerBundle.open`."""
+    return LearnerBundle.open(uri, tmp_dir, cfg)

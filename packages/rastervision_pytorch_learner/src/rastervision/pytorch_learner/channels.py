@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from rastervision.pipeline.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["AddTensors", "Parallel", "SplitTensor", "adjust_conv_channels"]
+__all__ = ["AddTensors", "Parallel", "SplitTensor", "adjust_conv_channels", "adjust_first_conv"]
 
 
 class SplitTensor(nn.Module):
@@ -84,6 +86,30 @@ def adjust_conv_channels(old_conv: nn.Conv2d, in_channels: int, pretrained: bool
     )
 
 
+def adjust_first_conv(model: nn.Module, in_channels: int, pretrained: bool = True) -> None:
+    """Fit the first convolution of a model, wherever it is in it, to another number of channels, in place.
+
+    The first one is that which the model defines first, as is the rule for backbones.
+
+    Args:
+        model: The model.
+        in_channels: Number of channels of the images.
+        pretrained: As for `adjust_conv_channels`.
+
+    Raises:
+        ConfigError: The model has no two-dimensional convolution.
+    """
+    found = next(((name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
+    if found is None:
+        raise ConfigError(
+            f"{type(model).__name__} has no convolution that could be fitted to {in_channels} channels. Use images "
+            "with 3 channels, or another model."
+        )
+    name, conv = found
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, adjust_conv_channels(conv, in_channels, pretrained))
+
+
 def _like(conv: nn.Conv2d, in_channels: int) -> nn.Conv2d:
     return nn.Conv2d(
         in_channels,
@@ -95,4 +121,6 @@ def _like(conv: nn.Conv2d, in_channels: int) -> nn.Conv2d:
         groups=conv.groups,
         bias=conv.bias is not None,
         padding_mode=conv.padding_mode,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
     )

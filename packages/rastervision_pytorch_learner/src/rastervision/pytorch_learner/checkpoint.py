@@ -18,7 +18,7 @@ from rastervision.pipeline.errors import NotReadableError, NotWritableError, Run
 from rastervision.pipeline.file_system.atomic import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
     "TrainState",
@@ -45,6 +45,7 @@ class TrainState:
         best_epoch: The epoch with the best score.
         best_score: The score; greater is better.
         plan: Numbers that the schedules depend on; see `Learner.load_checkpoint`.
+        seed: Of the order of the chips where several processes share them.
     """
 
     epoch: int = -1
@@ -52,32 +53,37 @@ class TrainState:
     best_epoch: int | None = None
     best_score: float | None = None
     plan: dict[str, int] = field(default_factory=dict)
+    seed: int = 0
 
 
-def save_checkpoint(path: str, state: TrainState, parts: Mapping[str, Any]) -> None:
-    """Save the state of training, of each part, and of all random numbers of this process.
+def save_checkpoint(
+    path: str, state: TrainState, parts: Mapping[str, Any], rng: Sequence[dict[str, Any]] | None = None
+) -> None:
+    """Save the state of training, of each part, and of all random numbers.
 
     Args:
         path: Local file.
         state: How far training got.
         parts: Objects with a ``state_dict`` by name, such as model and optimizer; None is left out.
+        rng: State of random numbers of each process; of this one if not given.
 
     Raises:
         NotWritableError: The file cannot be written.
     """
     states = {name: part.state_dict() for name, part in parts.items() if part is not None}
-    save_torch({"train_state": asdict(state), "parts": states, "rng": get_rng_state()}, path)
+    rng = [get_rng_state()] if rng is None else list(rng)
+    save_torch({"train_state": asdict(state), "parts": states, "rng": rng}, path)
 
 
-def load_checkpoint(path: str) -> tuple[TrainState, dict[str, Any], dict[str, Any]]:
-    """Return the state of training, the states of the parts by name, and of random numbers.
+def load_checkpoint(path: str) -> tuple[TrainState, dict[str, Any], list[dict[str, Any]]]:
+    """Return the state of training, the states of the parts by name, and of random numbers of each process.
 
     Raises:
         NotReadableError: The file is damaged or not a checkpoint.
     """
     content = load_weights_file(path)
     try:
-        return TrainState(**content["train_state"]), content["parts"], content["rng"]
+        return TrainState(**content["train_state"]), content["parts"], list(content["rng"])
     except (KeyError, TypeError) as e:
         raise NotReadableError(
             f"{path} is not a checkpoint of this release. Delete it to train from the last weights, or use "

@@ -9,15 +9,37 @@ import numpy as np
 from torch.utils.data import ConcatDataset, Dataset, Subset
 from torchvision.transforms import v2
 
-from rastervision.core.rv_pipeline import WindowSamplingMethod
+from rastervision.core.rv_pipeline import ObjectDetectionWindowSamplingConfig, WindowSamplingMethod
 from rastervision.pipeline.errors import ConfigError, NotReadableError
 from rastervision.pytorch_backend.learner_config import (
+    ClassificationGeoDataConfig,
+    ClassificationImageDataConfig,
     GeoDataConfig,
     ImageDataConfig,
+    ObjectDetectionGeoDataConfig,
+    ObjectDetectionImageDataConfig,
+    RegressionGeoDataConfig,
+    RegressionImageDataConfig,
     SemanticSegmentationGeoDataConfig,
     SemanticSegmentationImageDataConfig,
 )
+from rastervision.pytorch_learner.dataset.classification_dataset import (
+    ClassificationImageDataset,
+    ClassificationRandomWindowGeoDataset,
+    ClassificationSlidingWindowGeoDataset,
+)
 from rastervision.pytorch_learner.dataset.image_folder import folder_exists
+from rastervision.pytorch_learner.dataset.object_detection_dataset import (
+    ObjectDetectionImageDataset,
+    ObjectDetectionRandomWindowGeoDataset,
+    ObjectDetectionSlidingWindowGeoDataset,
+)
+from rastervision.pytorch_learner.dataset.regression_dataset import (
+    RegressionImageDataset,
+    RegressionRandomWindowGeoDataset,
+    RegressionSlidingWindowGeoDataset,
+)
+from rastervision.pytorch_learner.dataset.saved_transforms import deserialize_albumentation_transform
 from rastervision.pytorch_learner.dataset.semantic_segmentation_dataset import (
     SemanticSegmentationImageDataset,
     SemanticSegmentationRandomWindowGeoDataset,
@@ -26,7 +48,6 @@ from rastervision.pytorch_learner.dataset.semantic_segmentation_dataset import (
 from rastervision.pytorch_learner.dataset.transform import (
     Transform,
     build_augmentors,
-    deserialize_albumentation_transform,
     resize_transform,
 )
 
@@ -204,6 +225,13 @@ def dir_to_dataset(data_cfg: ImageDataConfig, data_dir: str, transform: Transfor
     if isinstance(data_cfg, SemanticSegmentationImageDataConfig):
         img_dir, label_dir = os.path.join(data_dir, "img"), os.path.join(data_dir, "labels")
         return SemanticSegmentationImageDataset(img_dir, label_dir, transform=transform)
+    if isinstance(data_cfg, ClassificationImageDataConfig):
+        return ClassificationImageDataset(data_dir, data_cfg.class_names, transform=transform)
+    if isinstance(data_cfg, ObjectDetectionImageDataConfig):
+        img_dir, annotation_uri = os.path.join(data_dir, "img"), os.path.join(data_dir, "labels.json")
+        return ObjectDetectionImageDataset(img_dir, annotation_uri, transform=transform)
+    if isinstance(data_cfg, RegressionImageDataConfig):
+        return RegressionImageDataset(data_dir, data_cfg.class_names or [], transform=transform)
     raise ConfigError(f"{type(data_cfg).__name__} has no image dataset. Use the data config of a supported task.")
 
 
@@ -228,7 +256,11 @@ def _geo_dataset(data_cfg: GeoDataConfig, split: str, tmp_dir: str | None, for_c
 
 
 def scene_to_dataset(
-    data_cfg: GeoDataConfig, scene: Scene, transform: Transform | None = None, for_chipping: bool = False
+    data_cfg: GeoDataConfig,
+    scene: Scene,
+    transform: Transform | None = None,
+    for_chipping: bool = False,
+    bbox_params: Any = None,
 ) -> GeoDataset:
     """Build the dataset of a scene, with windows as ``data_cfg.sampling`` says.
 
@@ -238,13 +270,13 @@ def scene_to_dataset(
         transform: Applied to chips; it has to give them a size.
         for_chipping: Give chips as they are in the source: not normalised, as arrays, random windows resized
             to the ``size`` of the sampling.
+        bbox_params: No effect; boxes are transformed with the images.
 
     Raises:
         ConfigError: The task has no geo datasets.
     """
-    if not isinstance(data_cfg, SemanticSegmentationGeoDataConfig):
-        raise ConfigError(f"{type(data_cfg).__name__} has no geo dataset. Use the data config of a supported task.")
     sampling = data_cfg.get_sampling(scene.id)
+    sliding_cls, random_cls = _geo_dataset_classes(data_cfg)
     common: dict[str, Any] = {
         "within_aoi": sampling.within_aoi,
         "transform": transform,
@@ -252,15 +284,19 @@ def scene_to_dataset(
         "to_pytorch": not for_chipping,
         "padding": sampling.padding,
     }
+    around_objects: dict[str, Any] = {}
+    if isinstance(sampling, ObjectDetectionWindowSamplingConfig):
+        common |= {"ioa_thresh": sampling.ioa_thresh, "clip": sampling.clip}
+        around_objects = {"neg_ratio": sampling.neg_ratio, "neg_ioa_thresh": sampling.neg_ioa_thresh}
     if sampling.method is WindowSamplingMethod.sliding:
-        return SemanticSegmentationSlidingWindowGeoDataset(
+        return sliding_cls(
             scene,
             size=sampling.size,
             stride=sampling.size if sampling.stride is None else sampling.stride,
             pad_direction=sampling.pad_direction,
             **common,
         )
-    return SemanticSegmentationRandomWindowGeoDataset(
+    return random_cls(
         scene,
         # the transform of a split already gives the size of the model's images
         out_size=sampling.size if transform is None else None,
@@ -271,4 +307,25 @@ def scene_to_dataset(
         max_sample_attempts=sampling.max_sample_attempts,
         efficient_aoi_sampling=sampling.efficient_aoi_sampling,
         **common,
+        **around_objects,
     )
+
+
+# of a task: windows on a grid, and random windows
+_GEO_DATASETS: dict[type[GeoDataConfig], tuple[type[Any], type[Any]]] = {
+    ClassificationGeoDataConfig: (ClassificationSlidingWindowGeoDataset, ClassificationRandomWindowGeoDataset),
+    ObjectDetectionGeoDataConfig: (ObjectDetectionSlidingWindowGeoDataset, ObjectDetectionRandomWindowGeoDataset),
+    RegressionGeoDataConfig: (RegressionSlidingWindowGeoDataset, RegressionRandomWindowGeoDataset),
+    SemanticSegmentationGeoDataConfig: (
+        SemanticSegmentationSlidingWindowGeoDataset,
+        SemanticSegmentationRandomWindowGeoDataset,
+    ),
+}
+
+
+def _geo_dataset_classes(data_cfg: GeoDataConfig) -> tuple[type[Any], type[Any]]:
+    """Return the datasets of a task: of windows on a grid, and of random windows."""
+    for config_cls, classes in _GEO_DATASETS.items():
+        if isinstance(data_cfg, config_cls):
+            return classes
+    raise ConfigError(f"{type(data_cfg).__name__} has no geo dataset. Use the data config of a supported task.")

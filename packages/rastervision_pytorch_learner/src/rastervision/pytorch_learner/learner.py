@@ -6,6 +6,7 @@ The parts are `data` (datasets), `models`, `optim`, `loop` (batches), `checkpoin
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import tempfile
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
 from rastervision.pipeline.errors import ConfigError, RunError
+from rastervision.pytorch_backend.onnx_predict import wants_onnx
 from rastervision.pytorch_learner import checkpoint as ckpt
 from rastervision.pytorch_learner.bundle import (
     BUNDLE_MODEL_ONNX_FILENAME,
@@ -27,17 +28,17 @@ from rastervision.pytorch_learner.bundle import (
     open_learner_bundle,
     write_learner_bundle,
 )
-from rastervision.pytorch_learner.data import build_dataset
-from rastervision.pytorch_learner.learner_training import Split, TrainingLearner
-from rastervision.pytorch_learner.loop import Precision, RecordingSampler, has_batch_norm
+from rastervision.pytorch_learner.distributed import taking_turns
+from rastervision.pytorch_learner.learner_training import TrainingLearner
+from rastervision.pytorch_learner.loop import Precision
 from rastervision.pytorch_learner.onnx_export import ONNXRuntimeAdapter, export_onnx, try_export_onnx
-from rastervision.pytorch_learner.optim import drops_last_batch
 from rastervision.pytorch_learner.tracking import log_system_details
-from rastervision.pytorch_learner.trained_on import put_aside_other_training, training_basis
+from rastervision.pytorch_learner.trust import note_own_config
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
+    from torch.utils.data import Dataset
 
     from rastervision.pytorch_backend.learner_config import LearnerConfig
 
@@ -62,7 +63,7 @@ class Learner(TrainingLearner):
         loss: The loss, called with outputs and targets.
         optimizer: The optimiser.
         epoch_scheduler: Learning-rate schedule that advances with each epoch.
-        step_scheduler: Learning-rate schedule that advances with each batch.
+        step_scheduler: Learning-rate schedule that advances with each step of the optimiser.
         tmp_dir: Local folder for temporary files.
         model_weights_path: File of weights to start from, instead of ``cfg.model.init_weights``.
         model_def_path: Folder with the code of an external model, as found in a bundle.
@@ -89,9 +90,13 @@ class Learner(TrainingLearner):
         loss_def_path: str | None = None,
         training: bool = True,
     ) -> None:
-        log_system_details()
         self.cfg, self.training = cfg, training
-        self.device = torch.device(_device_name())
+        self.setup_ddp_params()
+        if not self.avoid_activating_cuda_runtime:
+            log_system_details()
+        self.device = torch.device("cpu" if self.avoid_activating_cuda_runtime else _device_name())
+        if training and self.is_ddp_process:
+            self.ddp().stay()
         self.tmp_dir = self._own_tmp_dir() if tmp_dir is None else tmp_dir
         self.train_ds, self.valid_ds, self.test_ds = train_ds, valid_ds, test_ds
         self.loss: Any = loss
@@ -99,21 +104,30 @@ class Learner(TrainingLearner):
         self.epoch_scheduler, self.step_scheduler = epoch_scheduler, step_scheduler
         self.tb_log = None
         self.tb_process = None
+        self.average = None
         self.state = ckpt.TrainState()
         self._given_schedulers = epoch_scheduler is not None or step_scheduler is not None
         self._set_paths(output_dir)
         if training:
-            self.sync_from_cloud()
-            # what a program hands over cannot be compared with what an earlier one did
-            if all(given is None for given in (model, train_ds, loss)) and cfg.solver is not None:
-                started = any(os.path.isfile(path) for path in (self.checkpoint_path, self.last_model_weights_path))
-                put_aside_other_training(self.output_dir_local, training_basis(cfg, self.tmp_dir), started)
+            with taking_turns(self.is_ddp_master):
+                # what a program hands over cannot be compared with what an earlier one did
+                self._prepare_folder(compare=model is None and train_ds is None and loss is None)
             if cfg.solver is not None and cfg.solver.seed is not None:
                 ckpt.seed_everything(cfg.solver.seed)
+            if self.distributed and not self.is_ddp_process:
+                self._plan_processes(
+                    {"train_ds": train_ds, "valid_ds": valid_ds, "test_ds": test_ds},
+                    objects=(model, loss, optimizer, epoch_scheduler, step_scheduler),
+                    model_weights_path=model_weights_path,
+                    model_def_path=model_def_path,
+                    loss_def_path=loss_def_path,
+                )
+        self._own_model = model is None and cfg.model is not None and cfg.model.external_def is None
         self.model: nn.Module = model  # type: ignore[assignment]
-        self.setup_model(model_weights_path, model_def_path)
+        with taking_turns(self.is_ddp_master):
+            self.setup_model(model_weights_path, model_def_path)
         solver = cfg.solver
-        self.precision = Precision(self.device, solver is not None and solver.mixed_precision)
+        self.precision = Precision(self.device, solver.mixed_precision if solver is not None else False)
         if training:
             self.setup_training(loss_def_path)
         else:
@@ -141,7 +155,9 @@ class Learner(TrainingLearner):
         self.last_model_weights_path = str(local / "last-model.pth")
         self.checkpoints_dir_local = str(local / CHECKPOINTS_DIRNAME)
         self.checkpoint_path = str(local / CHECKPOINTS_DIRNAME / _LAST_CHECKPOINT)
-        self.modules_dir = str((local if self.training else Path(self.tmp_dir)) / MODULES_DIRNAME)
+        keeps_modules = self.training and self.is_ddp_master
+        modules = MODULES_DIRNAME if self.is_ddp_master else f"{MODULES_DIRNAME}-{self.ddp_rank}"
+        self.modules_dir = str((local if keeps_modules else Path(self.tmp_dir)) / modules)
         self.tb_log_dir = str(local / "tb-logs")
 
     @classmethod
@@ -190,16 +206,20 @@ class Learner(TrainingLearner):
         use_onnx_model: bool | None,
         kwargs: dict[str, Any],
     ) -> Self:
+        if cfg is not None:
+            note_own_config(cfg)
         bundle = open_learner_bundle(uri, folder, cfg)
+        bundle.check_learner(cls, uri)
         if use_onnx_model is None:
-            use_onnx_model = _use_onnx_setting()
+            use_onnx_model = wants_onnx()
         if use_onnx_model and not training and bundle.onnx_path is not None and "model" not in kwargs:
-            kwargs["model"] = ONNXRuntimeAdapter.from_file(bundle.onnx_path)
+            kwargs["model"] = cls.onnx_adapter.from_file(bundle.onnx_path)  # it needs no code
         else:
             kwargs.setdefault("model_weights_path", bundle.weights_path)
-        model_cfg, solver = bundle.cfg.model, bundle.cfg.solver
-        kwargs.setdefault("model_def_path", bundle.module_dir(model_cfg and model_cfg.external_def))
+            model_cfg = bundle.cfg.model
+            kwargs.setdefault("model_def_path", bundle.module_dir(model_cfg and model_cfg.external_def))
         if training:
+            solver = bundle.cfg.solver
             kwargs.setdefault("loss_def_path", bundle.module_dir(solver and solver.external_loss_def))
         return cls(cfg=bundle.cfg, tmp_dir=folder, training=training, **kwargs)
 
@@ -264,10 +284,13 @@ class Learner(TrainingLearner):
         """Build data, loss, optimiser and schedules, and load the checkpoint if there is one."""
         if self.cfg.solver is None:
             raise ConfigError("learner.solver is not set. Set it to train.")
-        os.makedirs(self.checkpoints_dir_local, exist_ok=True)
-        self.cfg.to_file(self.config_path)
+        if self.is_ddp_master:
+            os.makedirs(self.checkpoints_dir_local, exist_ok=True)
+            self.cfg.to_file(self.config_path)
+        self._prepare_model()
         self.setup_data()
-        self.setup_loss(loss_def_path)
+        with taking_turns(self.is_ddp_master):
+            self.setup_loss(loss_def_path)
         if self.opt is None:
             self.opt = self.build_optimizer()
         if not self._given_schedulers:
@@ -276,25 +299,8 @@ class Learner(TrainingLearner):
                 self.build_step_scheduler(),
             )
         self.load_checkpoint()
-        self.remove_leftovers()
-
-    def setup_data(self) -> None:
-        """Build the datasets that were not given, and the data loaders."""
-        given = [ds is not None for ds in (self.train_ds, self.valid_ds, self.test_ds)]
-        if self.train_ds is None:
-            self.train_ds = self.build_dataset("train")
-        if self.valid_ds is None:
-            self.valid_ds = self.build_dataset("valid")
-        if not any(given):
-            self.test_ds = self.build_dataset("test")
-        if len(self.train_ds) == 0:  # type: ignore[arg-type]
-            raise ConfigError("The training data is empty. Check data.uri, or the scenes and sampling options.")
-        if len(self.train_ds) == 1 and has_batch_norm(self.model):  # type: ignore[arg-type]
-            raise ConfigError(
-                "The training data is a single chip, and the batch norm of this model needs at least two in "
-                "a batch. Add chips, or make them smaller."
-            )
-        self.train_dl, self.valid_dl, self.test_dl = self.build_dataloaders()
+        if self.is_ddp_master:
+            self.remove_leftovers()
 
     def setup_loss(self, loss_def_path: str | None = None) -> None:
         """Build the loss unless one was given, and put it on the device."""
@@ -302,42 +308,6 @@ class Learner(TrainingLearner):
             self.loss = self.build_loss(loss_def_path)
         if isinstance(self.loss, nn.Module):
             self.loss.to(self.device)
-
-    def build_dataset(self, split: Split) -> Dataset[Any]:
-        """Build the dataset of a split."""
-        log.info("building the %s data", split)
-        return build_dataset(self.cfg.data, split, self.tmp_dir)
-
-    def build_datasets(self) -> tuple[Dataset[Any], Dataset[Any], Dataset[Any]]:
-        """Build the training, validation and test datasets."""
-        return self.build_dataset("train"), self.build_dataset("valid"), self.build_dataset("test")
-
-    def build_sampler(self, ds: Dataset[Any], split: Split) -> Sampler[int]:
-        """Return the order of a dataset: random for training."""
-        order: Sampler[int] = RandomSampler(ds) if split == "train" else SequentialSampler(ds)  # type: ignore[arg-type]
-        return RecordingSampler(order)
-
-    def build_dataloader(self, split: Split, **kwargs: Any) -> DataLoader[Any]:
-        """Build the data loader of a split; ``kwargs`` are arguments of `DataLoader`."""
-        ds = self.get_dataset(split)
-        assert ds is not None
-        batch_sz = self.cfg.solver.batch_sz if self.cfg.solver is not None else 1
-        args: dict[str, Any] = {
-            "batch_size": batch_sz,
-            "drop_last": split == "train" and drops_last_batch(len(ds), batch_sz),  # type: ignore[arg-type]
-            "num_workers": min(self.cfg.data.num_workers, os.cpu_count() or 1),
-            "pin_memory": self.device.type == "cuda",
-            "collate_fn": self.get_collate_fn(),
-            **kwargs,
-        }
-        return DataLoader(ds, **{"sampler": self.build_sampler(ds, split), **args})
-
-    def build_dataloaders(self) -> tuple[DataLoader[Any], DataLoader[Any] | None, DataLoader[Any] | None]:
-        """Build the data loaders; None for a split without data."""
-        splits: tuple[Split, Split, Split] = ("train", "valid", "test")
-        train, valid, test = (self.build_dataloader(s) if self._has_data(s) else None for s in splits)
-        assert train is not None
-        return train, valid, test
 
     def build_loss(self, loss_def_path: str | None = None) -> Callable[..., torch.Tensor]:
         """Build the loss of the config."""
@@ -348,15 +318,6 @@ class Learner(TrainingLearner):
         optimizer: Optimizer = self._solver.build_optimizer(self.model)
         return optimizer
 
-    def build_epoch_scheduler(self, start_epoch: int = 0) -> LRScheduler | None:
-        """Build the schedule that advances with each epoch, as it is before ``start_epoch``."""
-        return self._solver.build_epoch_scheduler(self.opt, last_epoch=start_epoch - 1)
-
-    def build_step_scheduler(self, start_epoch: int = 0) -> LRScheduler | None:
-        """Build the schedule that advances with each batch, as it is before ``start_epoch``."""
-        last = start_epoch * self._plan["steps"] - 1
-        return self._solver.build_step_scheduler(self.opt, len(self.train_ds), last_epoch=last)  # type: ignore[arg-type]
-
     def save_weights(self, path: str) -> None:
         """Write the weights of the model as a ``torch.save`` file."""
         ckpt.save_torch(self.model.state_dict(), path)
@@ -365,12 +326,12 @@ class Learner(TrainingLearner):
         """Write the bundle: config, the model's weights, and the code of external modules.
 
         Args:
-            export_onnx: Whether to add ``model.onnx`` if it can be made within two minutes.
+            export_onnx: Whether to add ``model.onnx`` if it can be made within five minutes.
         """
         log.info("writing the model bundle %s", self.model_bundle_uri)
         with tempfile.TemporaryDirectory(prefix="rv-onnx-") as tmp:
             onnx_path = os.path.join(tmp, BUNDLE_MODEL_ONNX_FILENAME)
-            made = export_onnx and try_export_onnx(onnx_path, *self._onnx_args())
+            made = export_onnx and try_export_onnx(onnx_path, *self._onnx_args(), output_names=self.onnx_outputs)
             write_learner_bundle(
                 self.model_bundle_uri,
                 self.cfg,
@@ -381,7 +342,10 @@ class Learner(TrainingLearner):
 
     def _onnx_args(self) -> tuple[nn.Module, torch.Tensor]:
         side, channels = self.cfg.data.img_sz, self.cfg.data.img_channels or 3
-        return _TensorOutput(self.model.eval(), self.post_forward), torch.randn(1, channels, side, side)
+        compiled = self.cfg.solver is not None and self.cfg.solver.compile_model
+        model = copy.deepcopy(self.model) if compiled else self.model  # a copy is not compiled
+        ramp = torch.linspace(0, 1, channels * side * side).view(1, channels, side, side)
+        return self.make_exportable(model.eval()), ramp
 
     def export_to_onnx(
         self,
@@ -403,26 +367,16 @@ class Learner(TrainingLearner):
         own, sample = self._onnx_args()
         export_onnx(
             path,
-            own if model is None else model.eval(),
+            own if model is None else self.make_exportable(model.eval()),
             sample if sample_input is None else sample_input,
             validate_export,
+            self.onnx_outputs,
             **kwargs,
         )
 
     def load_onnx_model(self, model_path: str) -> ONNXRuntimeAdapter:
         """Load a model for ONNX Runtime."""
-        return ONNXRuntimeAdapter.from_file(model_path)
-
-
-class _TensorOutput(nn.Module):
-    """A model whose output is a tensor instead of a dict, for export."""
-
-    def __init__(self, model: nn.Module, post_forward: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.model, self._post_forward = model, post_forward
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self._post_forward(self.model(x))
+        return self.onnx_adapter.from_file(model_path)
 
 
 def _device_name() -> str:
@@ -435,9 +389,3 @@ def _get_tmp_dir() -> Any:
     from rastervision.pipeline.file_system.utils import get_tmp_dir
 
     return get_tmp_dir()
-
-
-def _use_onnx_setting() -> bool:
-    from rastervision.pipeline.rv_config import rv_config_
-
-    return bool(rv_config_.get_namespace_option("rastervision", "USE_ONNX", False, as_bool=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,12 +11,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from rastervision.pytorch_learner.metrics import aggregate_metrics
-from rastervision.pytorch_learner.onnx_export import ONNXRuntimeAdapter
+from rastervision.pytorch_learner.onnx_export import ONNXRuntimeAdapter, TensorOutput
 from rastervision.pytorch_learner.predict_loader import predict_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from matplotlib.figure import Figure
     from torch.utils.data import Dataset
 
     from rastervision.pytorch_backend.learner_config import LearnerConfig
@@ -26,11 +27,24 @@ __all__ = ["LearnerSteps"]
 
 
 class LearnerSteps(ABC):
-    """Base of `Learner`: the steps of a task, and running a model."""
+    """Base of `Learner`: the steps of a task, and running a model.
+
+    A task is a subclass of `Learner` with `get_visualizer_class`, `train_step` and `validate_step`. It may override
+    `train_end`, `validate_end`, `check_batch`, `get_collate_fn`, `post_forward`, `prob_to_pred`, `predict`,
+    `output_to_numpy`, and ``best_metric``, the metric that says which epoch is best. A batch is what the data loader
+    gives, usually (images, targets), on the device of the model.
+
+    While a step runs, ``self.model`` may be a wrapper: of several processes, or the running mean of the weights. So
+    steps call it, and do not look into it or keep it.
+    """
 
     cfg: LearnerConfig
     model: nn.Module
     device: torch.device
+    onnx_outputs: ClassVar[Sequence[str]] = ("out",)
+    """Names of the outputs of an exported model."""
+    onnx_adapter: ClassVar[type[ONNXRuntimeAdapter]] = ONNXRuntimeAdapter
+    """What runs an exported model."""
 
     @abstractmethod
     def get_visualizer_class(self) -> type[Visualizer]:
@@ -38,19 +52,30 @@ class LearnerSteps(ABC):
 
     @abstractmethod
     def train_step(self, batch: Any, batch_ind: int) -> dict[str, Any]:
-        """Return ``{"train_loss": loss, ...}`` of a batch; the loss can be differentiated."""
+        """Return ``{"train_loss": loss, ...}`` of a batch; the loss can be differentiated.
+
+        Other values are tensors of one element or numbers. Tensors may stay on their device: reading a value there
+        would make the GPU wait.
+        """
 
     @abstractmethod
     def validate_step(self, batch: Any, batch_ind: int) -> dict[str, Any]:
-        """Return what `validate_end` needs of a batch, such as ``{"val_loss": loss}``."""
+        """Return what `validate_end` needs of a batch, such as ``{"val_loss": loss}``.
+
+        It must be possible to pickle it: in several processes, all of them get what all have returned.
+        """
 
     def train_end(self, outputs: list[dict[str, Any]]) -> dict[str, float]:
-        """Return the metrics of an epoch from what `train_step` returned for its batches."""
+        """Return the metrics of an epoch from what `train_step` returned for its batches, losses as numbers."""
         return aggregate_metrics(outputs)
 
     def validate_end(self, outputs: list[dict[str, Any]]) -> dict[str, float]:
-        """Return the metrics of a pass from what `validate_step` returned for its batches."""
+        """Return the metrics of a pass from what `validate_step` returned for its batches, losses as numbers."""
         return aggregate_metrics(outputs)
+
+    def plot_metrics(self) -> dict[str, Figure]:
+        """Return figures of how good the model was in the last pass of validation, by name; see `validate_end`."""
+        return {}
 
     def post_forward(self, x: Any) -> Any:
         """Return the tensor of interest in the output of the model."""
@@ -61,8 +86,17 @@ class LearnerSteps(ABC):
         raise NotImplementedError
 
     def check_batch(self, batch: Any, describe: Callable[[], str]) -> None:
-        """Raise an error if the targets of a batch cannot be right; ``describe`` gives its chips."""
+        """Raise an error if the targets of a batch cannot be right.
+
+        Args:
+            batch: The batch, on the CPU.
+            describe: Returns words for its chips.
+        """
         del batch, describe  # any batch will do
+
+    def make_exportable(self, model: nn.Module) -> nn.Module:
+        """Return a module around a model whose outputs are tensors, named ``onnx_outputs``, for export to ONNX."""
+        return TensorOutput(model)
 
     def get_collate_fn(self) -> Callable[..., Any] | None:
         """Return the function that makes batches of samples; None for the default one."""

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from torch.utils.data import Sampler
+from torch.utils.data.distributed import DistributedSampler
 
 from rastervision.pipeline.errors import ConfigError, RunError
-from rastervision.pipeline.progress import track
 from rastervision.pytorch_learner.dataset.dataset import describe_item
+from rastervision.pytorch_learner.meter import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -29,6 +32,7 @@ __all__ = [
     "NonFiniteLossError",
     "Precision",
     "RecordingSampler",
+    "Update",
     "describe_batch",
     "train_batches",
     "validate_batches",
@@ -42,38 +46,62 @@ _MAX_CHIPS_NAMED = 4
 
 
 class NonFiniteLossError(RunError):
-    """The loss became NaN or infinite."""
+    """The loss became NaN or infinite.
+
+    Args:
+        message: What happened.
+        batch: The batch, on the device of the model.
+        index: Its number in the pass.
+    """
+
+    def __init__(self, message: str, batch: Any = None, index: int = 0) -> None:
+        super().__init__(message)
+        self.batch, self.index = batch, index
 
 
 class Precision:
-    """Mixed precision on CUDA: bfloat16, or float16 with a scaled loss; nothing on other devices.
+    """Mixed precision: bfloat16, or float16 with a scaled loss.
 
     Args:
         device: The device of the model.
-        enabled: Whether to use it at all.
+        kind: "bf16", "fp16", True for what suits the device (nothing, but on CUDA), or False for none.
     """
 
-    def __init__(self, device: torch.device, enabled: bool = True) -> None:
-        self.enabled = enabled and device.type == "cuda"
+    def __init__(self, device: torch.device, kind: bool | Literal["bf16", "fp16"] = True) -> None:
+        if kind is True and device.type == "cuda":
+            kind = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         self.device_type = device.type
-        self.dtype = torch.float32
-        if self.enabled:
-            self.dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        self.enabled = isinstance(kind, str)
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(kind), torch.float32)
         self._scaler = torch.amp.GradScaler(device.type) if self.dtype is torch.float16 else None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context for forward passes."""
         return torch.autocast(self.device_type, dtype=self.dtype) if self.enabled else nullcontext()
 
-    def backward_and_step(self, loss: torch.Tensor, optimizer: Optimizer) -> None:
-        """Compute gradients and update the weights."""
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a loss."""
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimizer: Optimizer, max_grad_norm: float | None = None) -> bool:
+        """Change the weights; return whether that was done: not if scaled gradients were too great.
+
+        Args:
+            optimizer: The optimiser.
+            max_grad_norm: Gradients with a greater norm are scaled down to it.
+        """
+        if max_grad_norm is not None:
+            if self._scaler is not None:
+                self._scaler.unscale_(optimizer)
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(params, max_grad_norm)
         if self._scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        else:
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            self._scaler.step(optimizer)
-            self._scaler.update()
+            return True
+        scale = self._scaler.get_scale()
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        return self._scaler.get_scale() >= scale
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the loss scale."""
@@ -85,56 +113,85 @@ class Precision:
             self._scaler.load_state_dict(state)
 
 
+@dataclass
+class Update:
+    """How losses change the weights.
+
+    Args:
+        optimizer: Changes them.
+        step_scheduler: Advanced whenever they change.
+        precision: Mixed precision, if any.
+        accumulate: Number of batches whose gradients are added, as a mean, for one change.
+        max_grad_norm: Gradients with a greater norm are scaled down to it.
+        after_step: Called whenever they have changed.
+        no_sync: Makes the context of batches whose gradients other processes need not know yet.
+    """
+
+    optimizer: Optimizer
+    step_scheduler: LRScheduler | None = None
+    precision: Precision = field(default_factory=lambda: Precision(torch.device("cpu"), False))
+    accumulate: int = 1
+    max_grad_norm: float | None = None
+    after_step: Callable[[], None] | None = None
+    no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def group_of(self, index: int, total: int | None) -> tuple[bool, bool, int]:
+        """Return whether a batch is the first and the last one of its change, and of how many."""
+        place = index % self.accumulate
+        size = self.accumulate if total is None else min(self.accumulate, total - (index - place))
+        return place == 0, place == size - 1, size
+
+    def step(self) -> None:
+        """Change the weights."""
+        if self.precision.step(self.optimizer, self.max_grad_norm) and self.step_scheduler is not None:
+            self.step_scheduler.step()
+        if self.after_step is not None:
+            self.after_step()
+
+
 def train_batches(
     step: Callable[[Any, int], dict[str, Any]],
     batches: Iterable[Any],
-    optimizer: Optimizer,
+    update: Update,
     *,
     total: int | None = None,
-    step_scheduler: LRScheduler | None = None,
-    precision: Precision | None = None,
     description: str = "train",
     describe: Callable[[int], str] = lambda i: "",
+    meter: Meter | None = None,
 ) -> Outputs:
     """Train on each batch and return what the steps report, losses as numbers.
 
     Args:
         step: ``(batch, index) -> {"train_loss": loss, ...}`` with a loss that can be differentiated.
         batches: Batches on the device of the model.
-        optimizer: Updates the weights after each batch.
-        total: Number of batches, for the progress bar.
-        step_scheduler: Advanced after each batch.
-        precision: Mixed precision, if any.
+        update: How losses change the weights.
+        total: Number of batches, for the progress bar; needed with ``update.accumulate``.
         description: What the progress bar says; also names the epoch in errors.
         describe: Returns words for the chips of a batch, for errors.
+        meter: Measures the pass.
 
     Raises:
-        NonFiniteLossError: The loss of a batch is NaN or infinite; that batch has not changed the weights.
+        NonFiniteLossError: The loss of a batch is NaN or infinite. That batch has not changed the weights, but on a
+            GPU it is noticed one batch later, so as not to wait for it.
         ConfigError: A batch of one chip that batch norm cannot take.
     """
-    precision = precision or Precision(torch.device("cpu"), enabled=False)
-    outputs: Outputs = []
-    for i, batch in enumerate(track(batches, description, total)):
-        optimizer.zero_grad()
-        try:
-            with precision.autocast():
-                output = step(batch, i)
-        except ValueError as e:
-            if "more than 1 value per channel" not in str(e):
-                raise
-            raise ConfigError(
-                f"Batch {i} ({description}) is a single chip, and the batch norm of this model needs at "
-                "least two to train on. Raise solver.batch_sz or add training chips."
-            ) from e
-        loss = output["train_loss"]
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise _non_finite(value, i, batch, description, describe)
-        precision.backward_and_step(loss, optimizer)
-        if step_scheduler is not None:
-            step_scheduler.step()
-        outputs.append({**output, "train_loss": value})
-    return outputs
+    meter = meter or Meter()
+    losses = _Losses("train_loss", description, describe)
+    with meter.shown_as(description, total) as advance:
+        for i, batch in enumerate(meter.watch(batches)):
+            first, last, size = update.group_of(i, total)
+            if first:
+                update.optimizer.zero_grad()
+            with nullcontext() if last else update.no_sync():
+                with _batch_norm_advice(i, description), update.precision.autocast():
+                    output = step(batch, i)
+                losses.add(output, i, batch)
+                loss = output["train_loss"]
+                update.precision.backward(loss if size == 1 else loss / size)
+            if last:
+                update.step()
+            advance(1, meter.note(losses.last))
+    return losses.outputs()
 
 
 @torch.inference_mode()
@@ -146,24 +203,84 @@ def validate_batches(
     precision: Precision | None = None,
     description: str = "validate",
     describe: Callable[[int], str] = lambda i: "",
+    meter: Meter | None = None,
 ) -> Outputs:
     """Measure each batch and return what the steps report, such as ``{"val_loss": ..., "conf_mat": ...}``.
 
     Raises:
         NonFiniteLossError: The loss of a batch is NaN or infinite.
     """
-    precision = precision or Precision(torch.device("cpu"), enabled=False)
-    outputs: Outputs = []
-    for i, batch in enumerate(track(batches, description, total)):
-        with precision.autocast():
-            output = step(batch, i)
-        if "val_loss" in output:
-            value = float(output["val_loss"])
-            if not math.isfinite(value):
-                raise _non_finite(value, i, batch, description, describe)
-            output = {**output, "val_loss": value}
-        outputs.append(output)
-    return outputs
+    precision = precision or Precision(torch.device("cpu"), False)
+    meter = meter or Meter()
+    losses = _Losses("val_loss", description, describe)
+    with meter.shown_as(description, total) as advance:
+        for i, batch in enumerate(meter.watch(batches)):
+            with precision.autocast():
+                output = step(batch, i)
+            losses.add(output, i, batch)
+            advance(1, meter.note(losses.last))
+    return losses.outputs()
+
+
+@contextmanager
+def _batch_norm_advice(index: int, description: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as e:
+        if "more than 1 value per channel" not in str(e):
+            raise
+        raise ConfigError(
+            f"Batch {index} ({description}) is a single chip, and the batch norm of this model needs at "
+            "least two to train on. Raise solver.batch_sz or add training chips."
+        ) from e
+
+
+class _Losses:
+    """What the steps of a pass report, with losses as numbers that are checked.
+
+    A loss on a GPU is copied while the next batch is computed, and read then.
+
+    Args:
+        key: Of the loss in what a step reports.
+        description: Names the pass in errors.
+        describe: Returns words for the chips of a batch, for errors.
+    """
+
+    def __init__(self, key: str, description: str, describe: Callable[[int], str]) -> None:
+        self._key, self._description, self._describe = key, description, describe
+        self._outputs: Outputs = []
+        self._pending: tuple[torch.Tensor, Any, int, Any] | None = None
+        self.last: float | None = None
+
+    def add(self, output: dict[str, Any], index: int, batch: Any) -> None:
+        """Take what the step of a batch reports."""
+        self._outputs.append({k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in output.items()})
+        loss = self._outputs[-1].get(self._key)
+        if isinstance(loss, torch.Tensor) and loss.is_cuda:
+            copy = loss.to("cpu", non_blocking=True)
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record()
+            before, self._pending = self._pending, (copy, done, index, batch)
+            self._settle(before)
+        elif loss is not None:
+            self._set(float(loss), index, batch)
+
+    def outputs(self) -> Outputs:
+        """Return all that was reported."""
+        self._settle(self._pending)
+        self._pending = None
+        return self._outputs
+
+    def _settle(self, pending: tuple[torch.Tensor, Any, int, Any] | None) -> None:
+        if pending is not None:
+            copy, done, index, batch = pending
+            done.synchronize()
+            self._set(float(copy), index, batch)
+
+    def _set(self, value: float, index: int, batch: Any) -> None:
+        if not math.isfinite(value):
+            raise _non_finite(value, index, batch, self._description, self._describe)
+        self._outputs[index][self._key] = self.last = value
 
 
 def _non_finite(
@@ -179,7 +296,9 @@ def _non_finite(
     )
     return NonFiniteLossError(
         f"The loss is {value} in batch {index} of '{description}'{f' ({chips})' if chips else ''}. {remedy} "
-        "Training stopped; the checkpoint of the epoch before is untouched."
+        "Training stopped; the checkpoint of the epoch before is untouched.",
+        batch,
+        index,
     )
 
 
@@ -203,14 +322,20 @@ class RecordingSampler(Sampler[int]):
     def __len__(self) -> int:
         return len(self.sampler)  # type: ignore[arg-type]
 
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
+        """Tell a sampler that several processes share which order to take; others draw their own."""
+        if isinstance(self.sampler, DistributedSampler):
+            self.sampler.seed = seed
+            self.sampler.set_epoch(epoch)
 
-def describe_batch(dataloader: DataLoader[Any], index: int) -> str:
-    """Return words for the chips of a batch of the current pass; "" if they are not known."""
+
+def describe_batch(dataloader: DataLoader[Any], index: int, limit: int | None = _MAX_CHIPS_NAMED) -> str:
+    """Return words for the chips of a batch of the current pass, up to ``limit``; "" if they are not known."""
     size, sampler = dataloader.batch_size, dataloader.sampler
     if size is None or not isinstance(sampler, RecordingSampler):
         return ""
     items = sampler.seen[index * size : (index + 1) * size]
-    named = [describe_item(dataloader.dataset, i) for i in items[:_MAX_CHIPS_NAMED]]
+    named = [describe_item(dataloader.dataset, i) for i in items[:limit]]
     more = len(items) - len(named)
     return "; ".join(named) + (f"; {more} more" if more > 0 else "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +10,12 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
-__all__ = ["aggregate_metrics", "compute_conf_mat", "compute_conf_mat_metrics"]
+__all__ = [
+    "aggregate_metrics",
+    "compute_conf_mat",
+    "compute_conf_mat_metrics",
+    "compute_regression_metrics",
+]
 
 
 def aggregate_metrics(
@@ -78,3 +84,34 @@ def compute_conf_mat_metrics(
 
 def _f1(precision: float, recall: float, eps: float) -> float:
     return 2 * precision * recall / max(precision + recall, eps)
+
+
+def compute_regression_metrics(
+    out: torch.Tensor, y: torch.Tensor, names: Sequence[str], medians: torch.Tensor | None = None
+) -> dict[str, float]:
+    """Return how well numbers are predicted, for each target over the samples where it is known.
+
+    Args:
+        out: (N, K) predicted values.
+        y: (N, K) true values; NaN where they are not known.
+        names: The names of the K targets.
+        medians: (K,) what the scaled error is relative to; the medians of ``y`` if not given.
+
+    Returns:
+        For each target the mean absolute error ``<name>_abs_error``, the same divided by the median of the target
+        ``<name>_scaled_abs_error``, the root of the mean squared error ``<name>_rmse``, and the coefficient of
+        determination ``<name>_r2``; NaN where they are not defined.
+    """
+    truth = y.double()
+    error = out.double() - truth
+    spread = truth - truth.nanmean(0)
+    mae, mse = error.abs().nanmean(0), error.square().nanmean(0)
+    scaled = mae / (truth.nanmedian(0).values if medians is None else medians.double()).abs()
+    r2 = 1 - mse / spread.square().nanmean(0)
+    columns = {"abs_error": mae, "scaled_abs_error": scaled, "rmse": mse.sqrt(), "r2": r2}
+    metrics: dict[str, float] = {}
+    for i, name in enumerate(names):
+        for key, values in columns.items():
+            value = float(values[i])
+            metrics[f"{name}_{key}"] = value if math.isfinite(value) else math.nan
+    return metrics

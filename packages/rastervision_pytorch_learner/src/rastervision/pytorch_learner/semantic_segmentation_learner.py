@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from rastervision.pipeline.errors import ConfigError
+from rastervision.pytorch_learner.class_learner import ClassLearner
 from rastervision.pytorch_learner.dataset.visualizer import SemanticSegmentationVisualizer
-from rastervision.pytorch_learner.learner import Learner
-from rastervision.pytorch_learner.metrics import aggregate_metrics, compute_conf_mat, compute_conf_mat_metrics
-from rastervision.pytorch_learner.optim import ignored_class
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from rastervision.pytorch_learner.metrics import compute_conf_mat
 
 __all__ = ["SemanticSegmentationLearner"]
 
 
-class SemanticSegmentationLearner(Learner):
+class SemanticSegmentationLearner(ClassLearner):
     """Train and run models that give logits (N, K, H, W), as a tensor or under ``out`` of a dict."""
-
-    best_metric: ClassVar[tuple[str, bool]] = ("avg_f1", True)
 
     def get_visualizer_class(self) -> type[SemanticSegmentationVisualizer]:
         """Return the class that plots label maps."""
@@ -44,35 +37,9 @@ class SemanticSegmentationLearner(Learner):
         out: torch.Tensor = self.post_forward(self.model(x))
         return out if out.shape[-2:] == y.shape[-2:] else _resize(out, (y.shape[-2], y.shape[-1]))
 
-    def validate_end(self, outputs: list[dict[str, Any]]) -> dict[str, float]:
-        """Return the mean loss, and precision, recall and F1 on average and per class."""
-        metrics = aggregate_metrics(outputs)
-        conf_mat = torch.stack([o["conf_mat"].cpu() for o in outputs]).sum(0)
-        names = self.cfg.data.class_names or []
-        ignored = ignored_class(self.cfg.solver, len(names))
-        return metrics | compute_conf_mat_metrics(conf_mat, names, ignored)
-
-    def check_batch(self, batch: Any, describe: Callable[[], str]) -> None:
-        """Raise `ConfigError` if labels have a class id that the class config does not have."""
-        y = batch[1]
-        if y.is_floating_point():
-            raise ConfigError(f"There are chips without labels ({describe()}). Add a label source to their scenes.")
-        low, high = (int(v) for v in torch.aminmax(y))
-        names = self.cfg.data.class_names or []
-        if low < 0 or high >= len(names):
-            raise ConfigError(
-                f"The labels have class id {high if low >= 0 else low}, but there are {len(names)} classes "
-                f"(0 to {len(names) - 1}: {', '.join(names)}), in {describe()}. Correct the class config or "
-                "the labels."
-            )
-
     def post_forward(self, x: Any) -> Any:
         """Return the logits in the output of the model."""
         return x["out"] if isinstance(x, dict) else x
-
-    def prob_to_pred(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the class ids (N, H, W) with the greatest scores (N, K, H, W)."""
-        return x.argmax(1)
 
     def predict_logits(self, x: torch.Tensor, out_shape: tuple[int, int] | None = None) -> torch.Tensor:
         """Return the logits for a chip or a batch, on the device of the model.

@@ -2,7 +2,7 @@
 
 The convention is that of torch.hub: ``hubconf.py`` has functions ("entrypoints") that return the module, and
 may list the packages it needs in ``dependencies``. The code is copied beside the weights, so that a bundle is
-complete.
+complete. Which code may run is told in `rastervision.pytorch_learner.trust`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rastervision.pipeline.errors import ConfigError, MissingPackageError, NotReadableError
+from rastervision.pytorch_learner.trust import check_network_trusted, is_own_source, note_own_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_external",
+    "fetch_code",
     "get_hubconf_dir_from_cfg",
     "torch_hub_load_github",
     "torch_hub_load_local",
@@ -52,39 +54,52 @@ def build_external(
     Args:
         cfg: Where the code is and which entrypoint to call with which arguments.
         save_dir: Folder that gets a copy of the code, under `get_hubconf_dir_from_cfg`. A copy of a download
-            that is there already is used as it is, unless ``cfg.force_reload``; a local folder is copied
-            again.
-        hubconf_dir: Folder with the code, as found in a bundle; then nothing is fetched or copied.
+            that is there already is used as it is, unless ``cfg.force_reload``; local code is copied again.
+        hubconf_dir: Folder with the code, as found in a bundle; then nothing is fetched or copied. The caller has
+            seen to it that the code may run (`rastervision.pytorch_learner.trust.check_trusted`).
         ddp_rank: Rank of this process; only rank 0 saves.
 
     Raises:
         ConfigError: There is no such entrypoint, or it does not take these arguments.
         NotReadableError: The code cannot be fetched.
+        UntrustedCodeError: The code is on the network, and not trusted.
     """
     args, kwargs = cfg.entrypoint_args, cfg.entrypoint_kwargs
     if hubconf_dir is not None:
         return torch_hub_load_local(hubconf_dir, cfg.entrypoint, *args, **kwargs)
     dst_dir = get_hubconf_dir_from_cfg(cfg, parent=save_dir)
-    keep = ddp_rank in (None, 0)
-    if keep and (cfg.force_reload or not _is_reusable(cfg.uri, dst_dir)):
-        _fetch(_source(cfg), dst_dir)
-    elif not os.path.isfile(os.path.join(dst_dir, HUBCONF)):
-        # another rank saves
-        with tempfile.TemporaryDirectory() as tmp:
-            code_dir = os.path.join(tmp, "code")
-            _fetch(_source(cfg), code_dir)
-            return torch_hub_load_local(code_dir, cfg.entrypoint, *args, **kwargs)
-    return torch_hub_load_local(dst_dir, cfg.entrypoint, *args, **kwargs)
+    source, own = _source(cfg), is_own_source(cfg)
+    if not own:
+        check_network_trusted(source)
+    saves = ddp_rank in (None, 0)
+    with tempfile.TemporaryDirectory() as tmp:
+        if own and os.path.realpath(cfg.uri or "") == os.path.realpath(dst_dir):
+            code_dir, reuse = dst_dir, True
+        else:
+            reuse = not own and os.path.isfile(os.path.join(dst_dir, HUBCONF)) and not (cfg.force_reload and saves)
+            code_dir = dst_dir if saves or reuse else os.path.join(tmp, "code")
+        if not reuse:
+            fetch_code(source, code_dir)
+        if own:
+            note_own_code(code_dir)
+        return torch_hub_load_local(code_dir, cfg.entrypoint, *args, **kwargs)
 
 
 def get_hubconf_dir_from_cfg(cfg: ExternalModuleConfig, parent: str | None = "") -> str:
-    """Return the folder below ``parent`` that holds the code: ``name``, else a name made from the source."""
+    """Return the folder below ``parent`` that holds the code: ``name``, else a name made from the source.
+
+    Raises:
+        ConfigError: The name would lead to another folder.
+    """
     if cfg.name is not None:
         name = cfg.name
     elif cfg.uri is not None:
         name = Path(cfg.uri.rstrip("/")).stem
     else:
         name = re.sub(r"[/:]", "_", cfg.github_repo or "")
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        # a config in a bundle may say anything, and this folder is written to
+        raise ConfigError(f"The external module's name {name!r} is not the name of a folder. Set name to a plain one.")
     return os.path.join(parent or "", name)
 
 
@@ -98,7 +113,7 @@ def torch_hub_load_local(hubconf_dir: str, entrypoint: str, /, *args: Any, **kwa
     """
     if not os.path.isfile(os.path.join(hubconf_dir, HUBCONF)):
         raise NotReadableError(f"There is no {HUBCONF} in {hubconf_dir}. Correct the uri of the external module.")
-    with _on_path(hubconf_dir):
+    with _on_path(hubconf_dir), _no_bytecode():
         module = _import_hubconf(hubconf_dir)
         function = getattr(module, entrypoint, None)
         if not callable(function):
@@ -124,20 +139,28 @@ def torch_hub_load_uri(uri: str, entrypoint: str, /, *args: Any, dst_dir: str | 
         *args: Its positional arguments.
         dst_dir: Folder that gets a copy of the code; not kept if not given.
         **kwargs: Its keyword arguments.
+
+    Raises:
+        UntrustedCodeError: The code is on the network, and not trusted.
     """
+    from rastervision.pipeline.file_system.utils import is_local
+
+    if not is_local(uri):
+        check_network_trusted(uri)
     if dst_dir is not None:
-        _fetch(uri, dst_dir)
+        fetch_code(uri, dst_dir)
         return torch_hub_load_local(dst_dir, entrypoint, *args, **kwargs)
     if os.path.isdir(uri):
         return torch_hub_load_local(uri, entrypoint, *args, **kwargs)
     with tempfile.TemporaryDirectory() as tmp:
         code_dir = os.path.join(tmp, "code")
-        _fetch(uri, code_dir)
+        fetch_code(uri, code_dir)
         return torch_hub_load_local(code_dir, entrypoint, *args, **kwargs)
 
 
 def torch_hub_load_github(repo: str, entrypoint: str, /, *args: Any, dst_dir: str | None = None, **kwargs: Any) -> Any:
-    """Call an entrypoint of the ``hubconf.py`` of a GitHub repository, ``owner/name[:ref]``."""
+    """Call an entrypoint of the ``hubconf.py`` of a GitHub repository, ``owner/name[:ref]``; trusted as a URI is."""
+    check_network_trusted(_github_zip(repo))
     return torch_hub_load_uri(_github_zip(repo), entrypoint, *args, dst_dir=dst_dir, **kwargs)
 
 
@@ -150,16 +173,7 @@ def _source(cfg: ExternalModuleConfig) -> str:
     return cfg.uri if cfg.uri is not None else _github_zip(cfg.github_repo or "")
 
 
-def _is_reusable(uri: str | None, dst_dir: str) -> bool:
-    """Return whether the code in ``dst_dir`` can stand for that at the source."""
-    if not os.path.isfile(os.path.join(dst_dir, HUBCONF)):
-        return False
-    if uri is None or not os.path.isdir(uri):
-        return True
-    return os.path.realpath(uri) == os.path.realpath(dst_dir)
-
-
-def _fetch(source: str, dst_dir: str) -> None:
+def fetch_code(source: str, dst_dir: str) -> None:
     """Put the code at ``source`` into ``dst_dir``, which is replaced as a whole."""
     from rastervision.pipeline.file_system.utils import download_if_needed, unzip
 
@@ -200,6 +214,16 @@ def _on_path(folder: str) -> Iterator[None]:
         sys.path.remove(folder)
 
 
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Write no compiled files beside the code: the folder goes into bundles, and is compared with them."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
 def _import_hubconf(hubconf_dir: str) -> ModuleType:
     path = os.path.join(os.path.abspath(hubconf_dir), HUBCONF)
     # a name of its own each time: two modules of a run must not share one hubconf. It stays in sys.modules,
@@ -210,13 +234,10 @@ def _import_hubconf(hubconf_dir: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    write_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the folder goes into bundles
     try:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as e:
         raise MissingPackageError(f"{path} needs {e.name}, which is not installed. Run: pip install {e.name}") from e
-    finally:
-        sys.dont_write_bytecode = write_bytecode
     missing = [d for d in getattr(module, "dependencies", []) if importlib.util.find_spec(d) is None]
     if missing:
         raise MissingPackageError(f"{path} needs {', '.join(missing)}. Run: pip install {' '.join(missing)}")

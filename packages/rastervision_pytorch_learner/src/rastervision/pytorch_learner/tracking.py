@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: ``log.csv``, TensorBoard logs and a plot of the loss."""
+"""What a training run leaves to look at: ``log.csv`` and TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ __all__ = [
     "TensorBoardLog",
     "log_metrics_to_csv",
     "log_system_details",
-    "plot_loss_curve",
     "read_log_csv",
     "start_tensorboard",
     "write_log_csv",
@@ -107,31 +106,10 @@ def start_tensorboard(log_dir: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "tensorboard.main", "--logdir", log_dir])
 
 
-def plot_loss_curve(history: Sequence[dict[str, Any]], path: str) -> None:
-    """Plot training and validation loss per epoch to a PNG; does nothing without epochs."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    if not history:
-        return
-    fig = Figure(figsize=(6, 4), layout="tight")
-    ax = fig.subplots()
-    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
-        points = [(row["epoch"], row[name]) for row in history if isinstance(row.get(name), float)]
-        if points:
-            ax.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("loss")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.grid(alpha=0.3)
-    if ax.lines:
-        ax.legend()
-    with replacing(path) as tmp:
-        fig.savefig(tmp, dpi=100, format="png")
-
-
 def log_system_details() -> None:
     """Log versions and devices, for reports of problems."""
+    if not log.isEnabledFor(logging.DEBUG):
+        return
     log.debug("Python %s, PyTorch %s, %s", platform.python_version(), torch.__version__, platform.platform())
     for i in range(torch.cuda.device_count()):
         log.debug("GPU %d: %s", i, torch.cuda.get_device_name(i))

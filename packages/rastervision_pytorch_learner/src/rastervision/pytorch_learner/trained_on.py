@@ -33,7 +33,7 @@ BASIS_FILENAME = "trained-on.json"
 _SMALL = 16 * 2**20
 
 # what has no influence on the weights after a given epoch, or is told by other means
-_NOT_IN_SOLVER = ("num_epochs", "test_num_epochs", "sync_interval")
+_NOT_IN_SOLVER = ("num_epochs", "test_num_epochs", "sync_interval", "early_stopping_patience", "compile_model")
 _NOT_IN_DATA = ("uri", "group_uris", "num_workers", "plot_options", "preview_batch_limit")
 
 

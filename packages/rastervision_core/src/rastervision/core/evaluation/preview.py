@@ -56,8 +56,7 @@ def write_preview(scene: Scene, class_config: ClassConfig, uri: str, max_side: i
         if numbers is not None:
             palette = _ramp()
             legend = [
-                (f"{class_config.names[0]} {n:.4g}", palette[i].tolist())
-                for i, n in zip((0, -1), numbers, strict=True)
+                (f"{class_config.names[0]} {n:.4g}", palette[i].tolist()) for i, n in zip((0, -1), numbers, strict=True)
             ]
         for name, source in (("labels", scene.label_source), ("prediction", scene.label_store)):
             panel = None if source is None else _label_panel(source, scene, image, palette, max_side, numbers)

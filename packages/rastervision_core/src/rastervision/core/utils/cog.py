@@ -12,15 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = [
-    "COGIFY",
-    "CogifyCommand",
-    "CogifyConfig",
-    "create_cog",
-    "is_tiled_geotiff",
-    "make_cog",
-    "overview_factors",
-]
+__all__ = ["COGIFY", "CogifyCommand", "CogifyConfig", "create_cog", "make_cog", "overview_factors"]
 
 COGIFY = "COGIFY"
 DEFAULT_BLOCK_SIZE = 512
@@ -109,50 +101,35 @@ def overview_factors(height: int, width: int) -> list[int]:
     return factors[1:]
 
 
-def is_tiled_geotiff(profile: dict[str, Any]) -> bool:
-    """Return whether `make_cog` can make a COG of a raster with this rasterio profile."""
-    return profile["driver"] == "GTiff" and bool(profile.get("tiled"))
-
-
-def make_cog(path: Path, profile: dict[str, Any], overviews: Sequence[Path] | str) -> None:
+def make_cog(path: Path, profile: dict[str, Any], resampling: str) -> None:
     """Give a tiled GeoTIFF overviews, and the layout of a COG, in place.
 
-    Its tiles are moved as they are, which costs a copy of the bytes.
+    Its tiles are moved as they are: this costs a copy of the bytes, and the decoding that the overviews take.
 
     Args:
         path: A finished file.
         profile: It was written with. What is not a tiled GeoTIFF stays as it is.
-        overviews: Files with the overviews, of the same profile but for their size, which become part of it; or the
-            name of a `rasterio.enums.Resampling` to make them with.
+        resampling: How overviews are made: name of a `rasterio.enums.Resampling`.
     """
-    from rastervision.core.utils.tiff_layout import rearrange_as_cog
-
-    if not is_tiled_geotiff(profile):
-        return
-    files: Sequence[Path] = ()
-    if isinstance(overviews, str):
-        _build_overviews(path, profile, overviews)
-    else:
-        files = overviews
-    rearranged = path.with_name(f"{path.name}.cog")
-    try:
-        rearrange_as_cog(path, rearranged, files)
-        os.replace(rearranged, path)
-    finally:
-        rearranged.unlink(missing_ok=True)
-
-
-def _build_overviews(path: Path, profile: dict[str, Any], resampling: str) -> None:
     import rasterio
     from rasterio.enums import Resampling
 
-    factors = overview_factors(profile["height"], profile["width"])
-    if not factors:
+    from rastervision.core.utils.tiff_layout import rearrange_as_cog
+
+    if profile["driver"] != "GTiff" or not profile.get("tiled"):
         return
-    # without these, overviews have tiles of 128 pixels and are compressed as much as can be
-    options = {"GDAL_TIFF_OVR_BLOCKSIZE": profile["blockxsize"]}
-    level, option = _LEVEL_OPTIONS.get(str(profile.get("compress")).lower(), ("", ""))
-    if level in profile:
-        options[option] = profile[level]
-    with rasterio.Env(**options), rasterio.open(path, "r+") as dataset:
-        dataset.build_overviews(factors, Resampling[resampling])
+    factors = overview_factors(profile["height"], profile["width"])
+    if factors:
+        # without these, overviews have tiles of 128 pixels and are compressed as much as can be
+        options = {"GDAL_TIFF_OVR_BLOCKSIZE": profile["blockxsize"]}
+        level, option = _LEVEL_OPTIONS.get(str(profile.get("compress")).lower(), ("", ""))
+        if level in profile:
+            options[option] = profile[level]
+        with rasterio.Env(**options), rasterio.open(path, "r+") as dataset:
+            dataset.build_overviews(factors, Resampling[resampling])
+    rearranged = path.with_name(f"{path.name}.cog")
+    try:
+        rearrange_as_cog(path, rearranged)
+        os.replace(rearranged, path)
+    finally:
+        rearranged.unlink(missing_ok=True)

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import os
 import struct
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -28,9 +26,7 @@ __all__ = ["LEADER_BYTES", "TiffImage", "head_of_cog", "read_images", "rearrange
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BANDS, _PLANAR = 254, 256, 257, 277, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES = 322, 323, 324, 325
 # besides those: bits, compression, photometric, predictor, extra samples, sample format, GDAL's nodata
-_OVERVIEW_TAGS = frozenset(
-    {_WIDTH, _HEIGHT, _BANDS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, 258, 259, 262, 317, 338, 339, 42113}
-)
+_OVERVIEW_TAGS = frozenset({_BANDS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, 258, 259, 262, 317, 338, 339, 42113})
 _REDUCED, _MASK = 1, 4  # bits of _SUBFILE_TYPE
 _SEPARATE_PLANES = 2
 _LONG, _LONG8 = 4, 16
@@ -98,18 +94,11 @@ class TiffImage:
 
     def overview(self, height: int, width: int, tile_size: int) -> TiffImage:
         """Return the directory of an overview whose tiles are like ours, all of one size in bytes."""
-        image = self.as_overview()
-        for tag, number in ((_WIDTH, width), (_HEIGHT, height)):
-            image.tags[tag] = (_LONG, 1, struct.pack(f"{self.order}I", number))
-        image.sizes = np.full(self.num_tiles(height, width), tile_size, np.uint64)
-        image.offsets = np.zeros_like(image.sizes)
-        return image
-
-    def as_overview(self) -> TiffImage:
-        """Return the same directory marked as that of an overview, without its place on earth."""
         tags = {tag: value for tag, value in self.tags.items() if tag in _OVERVIEW_TAGS}
-        tags[_SUBFILE_TYPE] = (_LONG, 1, struct.pack(f"{self.order}I", _REDUCED))
-        return TiffImage(tags, self.offsets, self.sizes, self.order)
+        for tag, number in ((_SUBFILE_TYPE, _REDUCED), (_WIDTH, width), (_HEIGHT, height)):
+            tags[tag] = (_LONG, 1, struct.pack(f"{self.order}I", number))
+        sizes = np.full(self.num_tiles(height, width), tile_size, np.uint64)
+        return TiffImage(tags, np.zeros_like(sizes), sizes, self.order)
 
     def num_tiles(self, height: int, width: int) -> int:
         """Return the number of tiles of an image that is like ours, but for its size."""
@@ -130,33 +119,25 @@ class TiffImage:
         return int(ends[-1]) if len(ends) else start
 
 
-def rearrange_as_cog(source: Path, target: Path, overviews: Sequence[Path] = ()) -> None:
-    """Write the images of tiled TIFFs in the order of a COG, and delete these files.
+def rearrange_as_cog(source: Path, target: Path) -> None:
+    """Write the images of a tiled TIFF in the order of a COG, and delete the source.
 
-    They are shortened while they are read, so that all together never take much more room than one.
+    The source is shortened while it is read, so that both together never take much more room than one.
 
     Args:
-        source: TIFF or BigTIFF with the full resolution; may have overviews and masks inside.
+        source: TIFF or BigTIFF; its overviews, if any, are inside.
         target: File to write.
-        overviews: TIFFs of the same type of pixels and size of tiles, with one overview each.
 
     Raises:
-        ValueError: A source is not a TIFF, or not tiled.
+        ValueError: The source is not a TIFF, or not tiled.
     """
-    with ExitStack() as stack, target.open("wb") as out:
-        sources: list[tuple[BinaryIO, TiffImage, NDArray[np.uint64]]] = []
-        f: BinaryIO
-        for path in (source, *overviews):
-            f = stack.enter_context(path.open("r+b", buffering=0))
-            for image in read_images(f, path):
-                kept = image if path == source else image.as_overview()
-                sources.append((f, kept, image.offsets))
-        sources.sort(key=lambda item: item[1].rank)
-        out.write(head_of_cog([image for _, image, _ in sources]))
-        for f in dict.fromkeys(f for f, _, _ in sources):
-            _move_tiles(f, out, [(image, offsets) for g, image, offsets in sources if g is f])
-    for path in (source, *overviews):
-        path.unlink()
+    with source.open("r+b", buffering=0) as f, target.open("wb") as out:
+        images = read_images(f, source)
+        images.sort(key=lambda image: image.rank)
+        sources = [image.offsets for image in images]
+        out.write(head_of_cog(images))
+        _move_tiles(f, out, images, sources)
+    source.unlink()
 
 
 def read_images(f: BinaryIO, path: Path) -> list[TiffImage]:
@@ -254,14 +235,11 @@ def _even(n: int) -> int:
     return n + n % 2
 
 
-def _move_tiles(f: BinaryIO, out: BinaryIO, images: list[tuple[TiffImage, NDArray[np.uint64]]]) -> None:
-    """Copy the tiles of images, which are at these offsets in a file.
-
-    The last tile of the file comes first, so that the file can be cut behind what is left to do.
-    """
-    sizes = np.concatenate([image.sizes for image, _ in images])
-    froms, tos = (np.concatenate(offsets) for offsets in zip(*((o, i.offsets) for i, o in images), strict=True))
-    order = images[0][0].order
+def _move_tiles(f: BinaryIO, out: BinaryIO, images: list[TiffImage], sources: list[NDArray[np.uint64]]) -> None:
+    """Copy the tiles, last of the source first, so that the source can be cut behind what is left to do."""
+    sizes = np.concatenate([image.sizes for image in images])
+    froms, tos = np.concatenate(sources), np.concatenate([image.offsets for image in images])
+    order = images[0].order
     sequence = np.argsort(froms, kind="stable")[::-1]
     sequence = sequence[sizes[sequence] > 0]
     released = os.fstat(f.fileno()).st_size

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from typing_extensions import override
 
@@ -83,11 +82,12 @@ def _path(uri: str) -> str:
             f"{uri} names the host {parts.netloc}. A local file is file:///path, with three slashes."
         )
     # urlsplit would cut off what follows a "#" or "?", which are common characters in file names
-    return (
-        url2pathname(uri.removeprefix("file://" + parts.netloc))
-        if os.name == "nt"
-        else unquote(uri[len("file://" + parts.netloc) :])
-    )
+    path = uri.removeprefix("file://" + parts.netloc)
+    if os.name != "nt":
+        return unquote(path)
+    from urllib.request import url2pathname  # with http and ssl, 20 ms
+
+    return url2pathname(path)
 
 
 def _reason(e: OSError) -> str:

@@ -307,7 +307,9 @@ def zipdir(dir: str, zip_path: str) -> None:
                 for name in sorted(names):
                     path = os.path.join(folder, name)
                     if not name.startswith(TMP_PREFIX) and os.path.realpath(path) != final:
-                        zf.write(path, os.path.relpath(path, dir))
+                        # what is packed already hardly shrinks: not worth the time
+                        kind = zipfile.ZIP_STORED if name.endswith(".zip") else zipfile.ZIP_DEFLATED
+                        zf.write(path, os.path.relpath(path, dir), kind)
     except OSError as e:
         raise NotWritableError(f"Cannot write {zip_path}: {(e.strerror or str(e)).lower()}.") from e
 

@@ -19,6 +19,8 @@ from .object_detection import ObjectDetectionGeoDataConfig as ObjectDetectionGeo
 from .object_detection import ObjectDetectionImageDataConfig as ObjectDetectionImageDataConfig
 from .object_detection import ObjectDetectionLearnerConfig as ObjectDetectionLearnerConfig
 from .object_detection import ObjectDetectionModelConfig as ObjectDetectionModelConfig
+from .optimizer import LRScheduleConfig as LRScheduleConfig
+from .optimizer import OptimizerConfig as OptimizerConfig
 from .plot_options import ChannelInds as ChannelInds
 from .plot_options import PlotOptions as PlotOptions
 from .plot_options import RGBTuple as RGBTuple

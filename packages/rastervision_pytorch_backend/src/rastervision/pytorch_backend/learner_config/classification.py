@@ -52,6 +52,8 @@ class ClassificationGeoDataConfig(ClassificationDataConfig, GeoDataConfig):
 class ClassificationModelConfig(ModelConfig):
     """Configure a torchvision classifier."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("timm", "torchgeo")
+
 
 @register_config("classification_learner", plugin=PLUGIN)
 class ClassificationLearnerConfig(LearnerConfig):

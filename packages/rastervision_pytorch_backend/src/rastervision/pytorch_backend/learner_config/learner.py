@@ -31,7 +31,13 @@ class LearnerConfig(Config):
     data: DataConfig = Field(description="Training, validation and test data.")
     eval_train: bool = Field(False, description="Measure the trained model on the training data too.")
     save_model_bundle: bool = Field(True, description="Write a bundle of weights and config after training.")
+    export_onnx: bool = Field(
+        False, description="Add the model to the bundle as model.onnx, with which PyTorch is not needed to predict."
+    )
     log_tensorboard: bool = Field(True, description="Write TensorBoard logs.")
+    loggers: list[str] = Field(
+        [], description="More loggers by name, such as mlflow or wandb; `rastervision plugins` lists those there are."
+    )
     run_tensorboard: bool = Field(False, description="Run a TensorBoard server during training.")
     output_uri: str | None = Field(None, description="Folder of weights, logs and plots.")
     save_all_checkpoints: bool = Field(False, description="Keep the weights of every epoch, not only of the last.")
@@ -51,6 +57,12 @@ class LearnerConfig(Config):
                 f"solver.class_loss_weights has {len(weights)} items but there are {len(names)} classes "
                 f"({', '.join(names)}). Give one weight per class."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _images_are_large_enough(self) -> Self:
+        if self.model is not None:
+            self.model.check_image_size(self.data.img_sz)
         return self
 
     def report_io(self, command: str, io_def: CommandIODefinition) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from rastervision.pipeline.config import Config, register_config
 from rastervision.pipeline.errors import ConfigError
@@ -76,6 +76,18 @@ class Backbone(str, Enum):  # noqa: UP042 - str(Backbone.x) stays as it was
         return names[x - 1]
 
 
+# side in pixels, for the backbones that cannot take any image
+_SMALLEST_IMAGES = {
+    Backbone.alexnet: 63,
+    Backbone.googlenet: 15,
+    Backbone.inception_v3: 75,
+    Backbone.squeezenet1_0: 21,
+    Backbone.squeezenet1_1: 17,
+    **{b: 29 for b in Backbone if b.value.startswith("densenet")},
+    **{b: 32 for b in Backbone if b.value.startswith("vgg")},
+}
+
+
 @register_config("external-module", plugin=PLUGIN)
 class ExternalModuleConfig(Config):
     """Configure a model or a loss that is defined outside Raster Vision and loaded as torch.hub does."""
@@ -126,6 +138,9 @@ class ExternalModuleConfig(Config):
 class ModelConfig(Config):
     """Configure a model."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("timm", "smp", "torchgeo")
+    """Libraries that ``architecture`` may name; a task has some of them."""
+
     backbone: Backbone = Field(Backbone.resnet18, description="Backbone by its torchvision name.")
     pretrained: bool = Field(True, description="Start from ImageNet weights; unused if init_weights is set.")
     init_weights: str | None = Field(None, description="URI of a file of weights to start from.")
@@ -134,6 +149,38 @@ class ModelConfig(Config):
         None, description="Where the model is defined, if it is not one of torchvision; overrides backbone."
     )
     extra_args: dict[str, Any] = Field({}, description="More keyword arguments of the function that makes the model.")
+    architecture: _NonEmptyStr | None = Field(
+        None,
+        description="Model of another library, overrides backbone: timm:MODEL, smp:DECODER/ENCODER (segmentation), or "
+        "torchgeo:MODEL/WEIGHTS. Each library is an extra of rastervision_pytorch_learner.",
+    )
+    temporal_pooling: Literal["mean", "max"] | None = Field(
+        None,
+        description="How outputs are pooled over time for inputs (N, T, C, H, W); each time step is run on its own. "
+        "None if inputs have no time steps.",
+    )
+
+    @field_validator("architecture")
+    @classmethod
+    def _library_fits_the_task(cls, v: str | None) -> str | None:
+        library, _, name = (v or "").partition(":")
+        if v is not None and (library not in cls.libraries or not name):
+            known = ", ".join(f"{lib}:..." for lib in cls.libraries) or "none for this task"
+            raise ConfigError(f"architecture={v!r} is not LIBRARY:MODEL with a library that fits. Use {known}.")
+        return v
+
+    @model_validator(mode="after")
+    def _one_definition(self) -> Self:
+        if self.architecture is None:
+            return self
+        if self.external_def is not None:
+            raise ConfigError(f"architecture={self.architecture!r} and external_def are both set. Remove one of them.")
+        if self.pretrained and self.architecture.startswith("torchgeo:") and "/" not in self.architecture:
+            raise ConfigError(
+                f"architecture={self.architecture!r} names no weights. Name them, as in "
+                "torchgeo:resnet50/SENTINEL2_ALL_MOCO, or set pretrained=False."
+            )
+        return self
 
     def report_io(self, command: str, io_def: CommandIODefinition) -> None:
         """Report weights and code to start from as read by train."""
@@ -144,6 +191,19 @@ class ModelConfig(Config):
     def get_backbone_str(self) -> str:
         """Return the name of the backbone."""
         return self.backbone.value
+
+    def check_image_size(self, img_sz: int) -> None:
+        """Check that the backbone can take images of ``img_sz`` pixels; some make maps too small to go on with.
+
+        Raises:
+            ConfigError: They are too small.
+        """
+        smallest = _SMALLEST_IMAGES.get(self.backbone, 1)
+        if self.external_def is None and self.architecture is None and img_sz < smallest:
+            raise ConfigError(
+                f"{self.backbone.value} needs images of at least {smallest} pixels, but data.img_sz is {img_sz}. Set "
+                "data.img_sz to that or more, or use another backbone."
+            )
 
     def build(
         self,

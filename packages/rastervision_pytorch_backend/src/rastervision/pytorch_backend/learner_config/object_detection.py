@@ -78,6 +78,8 @@ class ObjectDetectionGeoDataConfig(ObjectDetectionDataConfig, GeoDataConfig):
 class ObjectDetectionModelConfig(ModelConfig):
     """Configure Faster R-CNN on a ResNet with a feature pyramid."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("timm",)
+
     backbone: Backbone = Field(Backbone.resnet50, description="resnet18, 34, 50, 101 or 152.")
 
     @field_validator("backbone")
@@ -108,7 +110,9 @@ class ObjectDetectionLearnerConfig(LearnerConfig):
     @field_validator("solver")
     @classmethod
     def _no_loss_options(cls, v: SolverConfig | None) -> SolverConfig | None:
-        for name in ("class_loss_weights", "ignore_class_index", "external_loss_def"):
-            if v is not None and getattr(v, name) is not None:
+        for name in ("class_loss_weights", "ignore_class_index", "external_loss_def", "loss"):
+            if v is not None and getattr(v, name) not in (None, "cross_entropy"):
                 raise ConfigError(f"{name} has no effect in object detection, whose model has its own loss. Remove it.")
+        if v is not None and v.loss != "cross_entropy":
+            raise ConfigError(f"loss={v.loss!r} has no effect in object detection, whose model has its own. Remove it.")
         return v

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rastervision.pipeline.config import Config, register_config
+from rastervision.pipeline.errors import ConfigError
 from rastervision.pytorch_backend.learner_config.geo_data import GeoDataConfig
 from rastervision.pytorch_backend.learner_config.image_data import ImageDataConfig
 from rastervision.pytorch_backend.learner_config.learner import LearnerConfig
@@ -73,6 +74,8 @@ class RegressionGeoDataConfig(RegressionDataConfig, GeoDataConfig):
 class RegressionModelConfig(ModelConfig):
     """Configure a torchvision backbone with one output per target."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("timm", "torchgeo")
+
     output_multiplier: list[float] | None = Field(None, description="Factor of each output; kept for old configs.")
 
     def build_default_model(
@@ -109,3 +112,12 @@ class RegressionLearnerConfig(LearnerConfig):
     model: RegressionModelConfig | None = Field(
         None, description="The model; None if the learner is given a model object."
     )
+
+    @model_validator(mode="after")
+    def _loss_is_not_one_of_classes(self) -> Self:
+        if self.solver is not None and self.solver.loss != "cross_entropy":
+            raise ConfigError(
+                f"solver.loss={self.solver.loss!r} is a loss of classes. Leave it out: the loss of regression is the "
+                "mean absolute error, or what external_loss_def names."
+            )
+        return self

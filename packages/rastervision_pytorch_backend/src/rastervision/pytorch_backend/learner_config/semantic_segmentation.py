@@ -66,6 +66,8 @@ class SemanticSegmentationGeoDataConfig(SemanticSegmentationDataConfig, GeoDataC
 class SemanticSegmentationModelConfig(ModelConfig):
     """Configure DeepLabV3 on a ResNet, or LR-ASPP on MobileNetV3."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("smp", "torchgeo")
+
     backbone: Backbone = Field(
         Backbone.resnet50,
         description="A resnet, resnext or wide_resnet (DeepLabV3), or mobilenet_v3_large (LR-ASPP, small).",

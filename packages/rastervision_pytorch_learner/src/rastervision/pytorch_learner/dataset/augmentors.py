@@ -1,4 +1,4 @@
-"""Random changes to training chips: `torchvision.transforms.v2` transforms of image and mask together.
+"""Random changes to training chips: `torchvision.transforms.v2` transforms of image, mask and boxes together.
 
 The names are those of 0.31, which took them from albumentations; probabilities and strengths are the defaults
 there. All draw from torch's random numbers, so that a seed repeats them. Images are (..., C, H, W): uint8,
@@ -7,12 +7,16 @@ int32 (which holds 16-bit values), int64 (32-bit values) or float in 0..1.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "AUGMENTORS",
@@ -52,9 +56,11 @@ class RandomRotate90(v2.Transform):
         return {"k": int(torch.randint(4, ())) if torch.rand(()) < self.p else 0}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Rotate an image or mask."""
+        """Rotate an image, mask or boxes."""
         if params["k"] == 0:
             return inpt
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
+            return _rotated_boxes(inpt, params["k"])
         return _wrap(torch.rot90(inpt.as_subclass(torch.Tensor), params["k"], (-2, -1)), inpt)
 
 
@@ -70,12 +76,17 @@ class Transpose(v2.Transform):
         return {"apply": bool(torch.rand(()) < self.p)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Swap the rows and columns of an image or mask."""
-        return _wrap(inpt.as_subclass(torch.Tensor).transpose(-2, -1), inpt) if params["apply"] else inpt
+        """Swap the rows and columns of an image, mask or boxes."""
+        if not params["apply"]:
+            return inpt
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
+            height, width = inpt.canvas_size
+            return _boxes(inpt.as_subclass(torch.Tensor)[..., [1, 0, 3, 2]], (width, height))
+        return _wrap(inpt.as_subclass(torch.Tensor).transpose(-2, -1), inpt)
 
 
 class ImageTransform(v2.Transform):
-    """Base of transforms that change the image and leave masks alone.
+    """Base of transforms that change the image and leave masks and boxes alone.
 
     Args:
         p: Probability that the image is changed.
@@ -90,8 +101,8 @@ class ImageTransform(v2.Transform):
         return {"apply": bool(torch.rand(()) < self.p)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Change an image; pass on a mask."""
-        if not params["apply"] or isinstance(inpt, tv_tensors.Mask):
+        """Change an image; pass on a mask or boxes."""
+        if not params["apply"] or isinstance(inpt, (tv_tensors.Mask, tv_tensors.BoundingBoxes)):
             return inpt
         x = inpt.as_subclass(torch.Tensor)
         return _wrap(self.change(x), inpt)
@@ -117,16 +128,29 @@ class Blur(ImageTransform):
 
 
 class GaussianBlur(ImageTransform):
-    """Gaussian blur with a kernel of a random odd side between 3 and 7, and the sigma that goes with it."""
+    """Gaussian blur with a kernel of random size.
 
-    def __init__(self, p: float = 0.5, blur_limit: tuple[int, int] = (3, 7)) -> None:
+    Args:
+        p: Probability that the image is changed.
+        blur_limit: Least and greatest side of the kernel, odd numbers; as sigma needs it if None.
+        sigma_limit: Least and greatest sigma; as goes with the side of the kernel if None.
+    """
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        blur_limit: tuple[int, int] | None = (3, 7),
+        sigma_limit: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__(p)
-        self.blur_limit = blur_limit
+        self.blur_limit, self.sigma_limit = blur_limit, sigma_limit
 
     def change(self, x: torch.Tensor) -> torch.Tensor:
         """Return a blurred image."""
-        k = _odd_size(self.blur_limit)
-        blurred: torch.Tensor = F.gaussian_blur(x.float(), [k, k])
+        sigma = None if self.sigma_limit is None else [float(torch.empty(()).uniform_(*self.sigma_limit))]
+        # the rest of the bell is below one in a thousand
+        k = 2 * int((sigma or [1.0])[0] * 3.5) + 1 if self.blur_limit is None else _odd_size(self.blur_limit)
+        blurred: torch.Tensor = F.gaussian_blur(x.float(), [k, k], sigma)
         return _as_dtype(blurred, x.dtype)
 
 
@@ -190,6 +214,20 @@ class MinMaxNormalize(ImageTransform):
         super().__init__(1.0 if always_apply else p)
         self.min_val, self.max_val, self.dtype = min_val, max_val, dtype
 
+    def apply(self, image: NDArray[Any], **params: Any) -> NDArray[np.float32]:
+        """Return an (H, W, C) array with each channel stretched, always.
+
+        Args:
+            image: The pixels; (H, W) is one channel.
+            params: No effect.
+        """
+        x = torch.from_numpy(np.array(image, np.float32)).view(*image.shape[:2], -1).movedim(-1, 0)
+        return self.change(x).movedim(0, -1).reshape(image.shape).numpy()
+
+    def get_transform_init_args_names(self) -> tuple[str, ...]:
+        """Return the names of the arguments that are saved in configs."""
+        return ("min_val", "max_val", "dtype")
+
     def change(self, x: torch.Tensor) -> torch.Tensor:
         """Return a float32 image; channels of one value become ``min_val``."""
         x = x.float()
@@ -213,6 +251,21 @@ AUGMENTORS: dict[str, type[torch.nn.Module]] = {
 
 def _wrap(x: torch.Tensor, like: Any) -> Any:
     return tv_tensors.wrap(x, like=like) if isinstance(like, tv_tensors.TVTensor) else x
+
+
+def _boxes(xyxy: torch.Tensor, canvas_size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
+    return tv_tensors.BoundingBoxes(xyxy, format="XYXY", canvas_size=canvas_size)
+
+
+def _rotated_boxes(boxes: tv_tensors.BoundingBoxes, k: int) -> tv_tensors.BoundingBoxes:
+    """Return xyxy boxes in an image that is turned ``k`` times from the x axis (right) towards the y axis up."""
+    height, width = boxes.canvas_size
+    xyxy = boxes.as_subclass(torch.Tensor)
+    for _ in range(k):
+        xmin, ymin, xmax, ymax = xyxy.unbind(-1)
+        xyxy = torch.stack([ymin, width - xmax, ymax, width - xmin], dim=-1)
+        height, width = width, height
+    return _boxes(xyxy, (height, width))
 
 
 def _as_dtype(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

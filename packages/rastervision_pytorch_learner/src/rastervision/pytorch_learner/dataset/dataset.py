@@ -108,6 +108,8 @@ class GeoDataset(TransformedDataset):
         self.within_aoi = within_aoi
         self.out_size = (out_size, out_size) if isinstance(out_size, int) else out_size
         self.return_window = return_window
+        if scene.label_source is not None:
+            scene.label_source.prepare()
         if self.out_size is not None:
             transform = self.append_resize_transform(transform, self.out_size)
         super().__init__(

@@ -30,6 +30,7 @@ __all__ = [
     "ImageDatasetError",
     "discover_images",
     "folder_exists",
+    "load_bytes",
     "load_image",
     "make_image_folder_dataset",
 ]
@@ -75,6 +76,21 @@ def folder_exists(dir: _PathLike) -> bool:
     if zip_path is None:
         return os.path.isdir(dir)
     return any(n.startswith(f"{inner}/" if inner else "") for n in _zip_names(zip_path, _stamp(zip_path)))
+
+
+def load_bytes(path: _PathLike) -> bytes:
+    """Return the content of a file, on disk or in a zip file.
+
+    Raises:
+        NotReadableError: There is no such file, or it is damaged.
+    """
+    zip_path, inner = _split(path)
+    try:
+        if zip_path is not None:
+            return _open_zip(zip_path, _stamp(zip_path), os.getpid()).read(inner)
+        return Path(path).read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile) as e:
+        raise NotReadableError(f"{os.fspath(path)} cannot be read: {e}. Make the chips again.") from e
 
 
 def load_image(path: _PathLike) -> NDArray[Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rastervision.core.data import Scene
     from rastervision.pytorch_learner.dataset.transform import Transform, TransformType
 
-__all__ = ["RandomWindowGeoDataset"]
+__all__ = ["RandomWindowGeoDataset", "window_rng"]
 
 
 class RandomWindowGeoDataset(GeoDataset):
@@ -95,13 +95,28 @@ class RandomWindowGeoDataset(GeoDataset):
             WindowSamplingError: No window fits the AOI.
         """
         try:
-            return self.sampler.sample(_rng())
+            return self.sampler.sample(window_rng())
         except WindowSamplingError as e:
             raise WindowSamplingError(f"Scene {self.scene.id!r}: {e}") from e
 
     def sample_window_size(self) -> tuple[int, int]:
         """Draw a height and a width."""
-        return self.sampler.sample_size(_rng())
+        return self.sampler.sample_size(window_rng())
+
+    def sample_window_loc(self, h: int, w: int) -> tuple[int, int]:
+        """Draw the place of a window of a height and width.
+
+        Returns:
+            (x, y) of its upper left corner.
+
+        Raises:
+            WindowSamplingError: No such window fits the padded extent of the scene, or has its centre in the AOI.
+        """
+        for _ in range(self.max_sample_attempts):
+            window = self.sampler.draw(h, w, window_rng())
+            if window is not None:
+                return window.xmin, window.ymin
+        raise WindowSamplingError(f"Scene {self.scene.id!r}: no window of {h}x{w} pixels was found.")
 
     def __getitem__(self, idx: int) -> Any:
         if not -len(self) <= idx < len(self):
@@ -116,7 +131,8 @@ class RandomWindowGeoDataset(GeoDataset):
         return f"scene {self.scene.id}, a random window"
 
 
-def _rng() -> np.random.Generator:
+def window_rng() -> np.random.Generator:
+    """Return random numbers to draw a window with."""
     # seeded from torch's random numbers, which data loaders seed differently in each worker and epoch, and
     # which checkpoints restore
     return np.random.default_rng(int(torch.randint(2**62, ())))

@@ -1,4 +1,12 @@
 from .backbones import RESNETS as RESNETS
 from .backbones import backbone_weights as backbone_weights
 from .build import build_model as build_model
+from .classification import build_classifier as build_classifier
+from .classification import replace_head as replace_head
+from .detection import build_faster_rcnn as build_faster_rcnn
+from .libraries import build_features as build_features
+from .libraries import build_library_classifier as build_library_classifier
+from .libraries import build_library_segmenter as build_library_segmenter
+from .regression import RegressionModel as RegressionModel
 from .segmentation import build_segmentation_model as build_segmentation_model
+from .temporal import TemporalModel as TemporalModel

@@ -14,7 +14,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
 
 from rastervision.pipeline.errors import ConfigError
-from rastervision.pytorch_learner.channels import adjust_conv_channels
+from rastervision.pytorch_learner.channels import adjust_first_conv
 from rastervision.pytorch_learner.models.backbones import BASIC_BLOCK_RESNETS, RESNETS, backbone_weights
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def build_segmentation_model(
         known = ", ".join((*RESNETS, _LRASPP))
         raise ConfigError(f"There is no segmentation model with backbone {backbone!r}. Use one of {known}.")
     if in_channels != 3:
-        _adjust_channels(model.backbone, in_channels, pretrained)
+        adjust_first_conv(model.backbone, in_channels, pretrained)
     # convolutions run faster with channels last: a tenth on ResNets, a quarter on MobileNetV3, on a CPU
     return model.to(memory_format=torch.channels_last)
 
@@ -110,11 +110,3 @@ def _dilate_basic_blocks(resnet: nn.Module, *, dilate_layer3: bool, dilate_layer
             for j, conv in enumerate((block.conv1, block.conv2)):
                 d = before if i == j == 0 else dilation
                 conv.dilation = conv.padding = (d, d)
-
-
-def _adjust_channels(backbone: nn.Module, in_channels: int, pretrained: bool) -> None:
-    if hasattr(backbone, "conv1"):
-        backbone.conv1 = adjust_conv_channels(backbone.conv1, in_channels, pretrained)  # type: ignore[arg-type]
-    else:
-        stem = backbone["0"]  # type: ignore[index]
-        stem[0] = adjust_conv_channels(stem[0], in_channels, pretrained)

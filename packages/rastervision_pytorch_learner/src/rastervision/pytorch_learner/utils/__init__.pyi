@@ -1,4 +1,7 @@
+from .names import DDP_BACKEND as DDP_BACKEND
+from .names import A as A
 from .names import AddTensors as AddTensors
+from .names import DDPContextManager as DDPContextManager
 from .names import MinMaxNormalize as MinMaxNormalize
 from .names import ONNXRuntimeAdapter as ONNXRuntimeAdapter
 from .names import Parallel as Parallel
@@ -14,7 +17,11 @@ from .names import get_learner_config_from_bundle_dir as get_learner_config_from
 from .names import log_metrics_to_csv as log_metrics_to_csv
 from .names import log_system_details as log_system_details
 from .names import plot_channel_groups as plot_channel_groups
+from .names import predict_scene_cc as predict_scene_cc
+from .names import predict_scene_od as predict_scene_od
 from .names import predict_scene_ss as predict_scene_ss
+from .names import serialize_albumentation_transform as serialize_albumentation_transform
 from .names import torch_hub_load_github as torch_hub_load_github
 from .names import torch_hub_load_local as torch_hub_load_local
 from .names import torch_hub_load_uri as torch_hub_load_uri
+from .names import validate_albumentation_transform as validate_albumentation_transform

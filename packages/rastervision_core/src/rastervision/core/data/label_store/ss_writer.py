@@ -18,7 +18,6 @@ import numpy as np
 from rastervision.core.data.label.label_blocks import label_dtype
 from rastervision.core.data.utils.dataset_pool import georeference_not_needed
 from rastervision.core.utils.cog import make_cog, overview_factors
-from rastervision.core.utils.cog_writer import CogWriter
 from rastervision.core.utils.plain_cog import PlainCog
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class BlockWriter:
         self._overrides = overrides or {}
         self._token = uuid.uuid4().hex[:8]
         self._stack = contextlib.ExitStack()
-        self._labels: CogWriter | None = None
+        self._labels: Any = None
         self._scores: Any = None
         self._plain_scores: PlainCog | None = None
         self._hits: BinaryIO | None = None
@@ -143,28 +142,30 @@ class BlockWriter:
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob(".*.partial*"):  # left by a process that was killed
                 old.unlink(missing_ok=True)
-        self._stack.callback(self._discard)
-        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_MB))
-        if LABELS in self.paths:
-            # a class id between two others would be a third class: overviews take the nearest pixel
-            writer = CogWriter(self.temporary(LABELS), self._merged(self.spec.label_profile()))
-            self._labels = self._stack.enter_context(writer)
-        if SCORES in self.paths:
-            self._open_scores()
+        with contextlib.ExitStack() as self._stack, georeference_not_needed():
+            self._stack.callback(self._discard)
+            self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_MB))
+            if LABELS in self.paths:
+                self._labels = self._open(LABELS, self._profile_of(LABELS))
+            if SCORES in self.paths:
+                self._open_scores(self._profile_of(SCORES))
+            self._stack = self._stack.pop_all()  # nothing failed: all stays open
         return self
 
-    def _open_scores(self) -> None:
+    def _open(self, name: str, profile: dict[str, Any]) -> Any:
         import rasterio
 
-        path, profile = self.temporary(SCORES), self._merged(self.spec.score_profile())
-        with georeference_not_needed():
-            if self.spec.smooth_as_uint8 or self._overrides:
-                self._scores = self._stack.enter_context(rasterio.open(path, "w", **profile))
-            else:
-                factors = overview_factors(self.spec.height, self.spec.width)
-                self._plain_scores = self._stack.enter_context(PlainCog(path, profile, factors))
+        return self._stack.enter_context(rasterio.open(self.temporary(name), "w", **profile))
 
-    def _merged(self, special: dict[str, Any]) -> dict[str, Any]:
+    def _open_scores(self, profile: dict[str, Any]) -> None:
+        if self.spec.smooth_as_uint8 or self._overrides:
+            self._scores = self._open(SCORES, profile)
+        else:
+            factors = overview_factors(self.spec.height, self.spec.width)
+            self._plain_scores = self._stack.enter_context(PlainCog(self.temporary(SCORES), profile, factors))
+
+    def _profile_of(self, name: str) -> dict[str, Any]:
+        special = self.spec.label_profile() if name == LABELS else self.spec.score_profile()
         merged = {**self._profile, **special, **self._overrides}
         merged = {key: value for key, value in merged.items() if value is not None}
         if merged.get("compress") != "deflate":
@@ -178,10 +179,12 @@ class BlockWriter:
             labels = block.label_arr
             if not block.complete:
                 labels = np.where(block.known, labels, labels.dtype.type(self.spec.null_class_id))
-            bands = labels[None]
-            if self.spec.palette is not None:
-                bands = np.take(self.spec.palette, labels, axis=0).transpose(2, 0, 1)
-            self._labels.write(bands, rows.start, cols.start)
+            window = ((rows.start, rows.stop), (cols.start, cols.stop))
+            if self.spec.palette is None:
+                self._labels.write(labels, 1, window=window)
+            else:
+                colours = np.take(self.spec.palette, labels, axis=0).transpose(2, 0, 1)
+                self._labels.write(colours, window=window)
         if SCORES in self.paths:
             self._write_scores(block)
         if HITS in self.paths and block.hits is not None:
@@ -227,14 +230,12 @@ class BlockWriter:
             self._plain_scores.build_overviews()
             self._plain_scores.close()
             self._plain_scores = None
-        if self._scores is not None:
-            self._scores.close()
-            with georeference_not_needed():
-                make_cog(self.temporary(SCORES), self._merged(self.spec.score_profile()), "average")
-            self._scores = None
-        if self._labels is not None:
-            self._labels.close()
-            self._labels = None
+        # a class id between two others would be a third class: overviews take the nearest one
+        for name, raster, resampling in ((LABELS, self._labels, "nearest"), (SCORES, self._scores, "average")):
+            if raster is not None and not raster.closed:
+                raster.close()
+                with georeference_not_needed():
+                    make_cog(self.temporary(name), self._profile_of(name), resampling)
 
     def drop(self, name: str) -> None:
         """Remove a file that was needed on the way only."""

@@ -114,8 +114,8 @@ def _start_geopackage(path: Path, crs: Any, class_id: int, class_name: str, laye
 
 @contextmanager
 def _open_geoparquet(path: Path, crs: Any, class_id: int, class_name: str) -> Iterator[WriteFn]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    from pyarrow.parquet import ParquetWriter  # type: ignore[import-untyped]
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
 
     sides = ("xmin", "ymin", "xmax", "ymax")
     box_type = pa.struct([(side, pa.float64()) for side in sides])

@@ -49,7 +49,8 @@ class VectorOutputConfig(Config):
     def get_file_name(self, class_config: ClassConfig | None = None) -> str:
         """Return the name of the file: ``class-<id>-<name>``, and a suffix that tells the format."""
         name = f"-{class_config.get_name(self.class_id)}" if class_config is not None else ""
-        return f"class-{self.class_id}{name}.{_SUFFIXES[self.format]}".replace("/", "_")
+        file_name = f"class-{self.class_id}{name}.{_SUFFIXES[self.format]}"
+        return file_name.replace("/", "_").replace("\\", "_")  # a class of somebody's bundle may have any name
 
     def vectorize(self, mask: NDArray[Any]) -> Iterator[BaseGeometry]:
         """Yield polygons, in pixel coordinates, of a (H, W) mask of the class."""

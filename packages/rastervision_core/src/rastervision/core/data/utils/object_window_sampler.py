@@ -9,7 +9,6 @@ import shapely
 
 from rastervision.core.box import Box
 from rastervision.core.data.label.nms import BoxIndex
-from rastervision.core.data.label.object_detection_labels import ObjectDetectionLabels
 from rastervision.core.data.utils.window_sampler import WindowSamplingError
 
 if TYPE_CHECKING:
@@ -69,6 +68,9 @@ class ObjectWindowSampler:
         Raises:
             WindowSamplingError: The scene has no such labels.
         """
+        # at the top, the packages of labels and of helpers would need each other to be imported
+        from rastervision.core.data.label.object_detection_labels import ObjectDetectionLabels
+
         labels = None if scene.label_source is None else scene.label_source.get_labels()
         if not isinstance(labels, ObjectDetectionLabels):
             raise WindowSamplingError(

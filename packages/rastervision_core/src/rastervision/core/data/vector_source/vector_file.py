@@ -141,8 +141,8 @@ class _ParquetFile:
     def _geometry_column(self) -> dict[str, Any]:
         """What the file says of its main column of geometries."""
         try:
-            from pyarrow import ArrowInvalid  # type: ignore[import-untyped]
-            from pyarrow.parquet import read_metadata  # type: ignore[import-untyped]
+            from pyarrow import ArrowInvalid
+            from pyarrow.parquet import read_metadata
         except ImportError as e:
             raise MissingPackageError(
                 f"{self._uri} needs the package pyarrow, which is not installed here. "

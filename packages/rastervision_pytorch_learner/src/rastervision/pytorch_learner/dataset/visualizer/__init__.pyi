@@ -1,3 +1,6 @@
+from .classification_visualizer import ClassificationVisualizer as ClassificationVisualizer
+from .object_detection_visualizer import ObjectDetectionVisualizer as ObjectDetectionVisualizer
+from .regression_visualizer import RegressionVisualizer as RegressionVisualizer
 from .semantic_segmentation_visualizer import SemanticSegmentationVisualizer as SemanticSegmentationVisualizer
 from .visualizer import Visualizer as Visualizer
 from .visualizer import channel_groups_to_imgs as channel_groups_to_imgs

@@ -1,12 +1,10 @@
 """Plot chips with their labels and predictions: a row per chip, a column per group of channels and per label.
 
-Figures are drawn without a display and without matplotlib's global state: nothing pops up and nothing is left
-open.
+A chip of several time steps has a row per step.
 """
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,23 +13,21 @@ import torch
 from torch.utils.data import DataLoader
 
 from rastervision.core.data import ClassConfig
-from rastervision.pipeline.file_system.atomic import replacing
 from rastervision.pytorch_backend.learner_config import (
     get_default_channel_display_groups,
     validate_channel_display_groups,
 )
 from rastervision.pytorch_learner.dataset.augmentors import MinMaxNormalize
-from rastervision.pytorch_learner.dataset.transform import deserialize_albumentation_transform
+from rastervision.pytorch_learner.dataset.saved_transforms import deserialize_albumentation_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, FigureBase
     from torch.utils.data import Dataset
 
 __all__ = ["Visualizer", "channel_groups_to_imgs", "plot_channel_groups"]
-
-_DPI = 100
 
 
 class Visualizer(ABC):
@@ -48,6 +44,8 @@ class Visualizer(ABC):
 
     scale: ClassVar[float] = 3.0
     """Inches per plot."""
+    labels_beside: ClassVar[bool] = True
+    """Whether labels and predictions have columns of their own, or are drawn on the chip."""
 
     def __init__(
         self,
@@ -75,8 +73,8 @@ class Visualizer(ABC):
         """Plot one sample.
 
         Args:
-            axs: Axes of the row.
-            x: (..., C, H, W) chip.
+            axs: Axes of the row; (T, columns) for a chip of T time steps.
+            x: (..., C, H, W) chip, 0..1.
             y: Its label.
             z: Its prediction.
             plot_title: Whether to write titles.
@@ -97,15 +95,14 @@ class Visualizer(ABC):
         return self._groups or dict(get_default_channel_display_groups(nb_img_channels))
 
     def get_plot_ncols(self, **kwargs: Any) -> int:
-        """Return the number of columns for a batch ``x``."""
-        x = kwargs["x"]
-        groups = len(self.get_channel_display_groups(x.shape[-3]))
-        return groups * (x.shape[1] if x.ndim == 5 else 1)
+        """Return the number of columns: one per group of channels, one for labels, one for predictions."""
+        labels = sum(kwargs.get(key) is not None for key in ("y", "z"))
+        return len(self.get_channel_display_groups(kwargs["x"].shape[-3])) + labels * self.labels_beside
 
     def get_plot_nrows(self, **kwargs: Any) -> int:
-        """Return the number of rows for a batch ``x``."""
+        """Return the number of rows: one per chip, or one per time step of each chip."""
         x, limit = kwargs["x"], kwargs.get("batch_limit")
-        return len(x) if limit is None else min(limit, len(x))
+        return (len(x) if limit is None else min(limit, len(x))) * _num_steps(x)
 
     def get_plot_params(self, **kwargs: Any) -> dict[str, Any]:
         """Return the layout of the figure for a batch: its size and the numbers of rows and columns."""
@@ -120,7 +117,7 @@ class Visualizer(ABC):
         z: Any = None,
         batch_limit: int | None = None,
         show: bool = False,
-    ) -> None:
+    ) -> Figure | None:
         """Plot a batch of chips.
 
         Args:
@@ -130,26 +127,71 @@ class Visualizer(ABC):
             z: Their predictions.
             batch_limit: Number of chips to plot; all if not given.
             show: Whether to show the figure if this runs in a notebook.
-        """
-        from matplotlib.figure import Figure
 
+        Returns:
+            The figure, which a notebook shows if it is the value of a cell; None if it was shown already, or if
+            there are no chips.
+        """
+        from rastervision.pytorch_learner.figures import make_figure, save_figure, show_figure
+
+        y = None if _is_missing(y) else y
         params = self.get_plot_params(x=x, y=y, z=z, batch_limit=batch_limit)
         if params["nrows"] < 1:
-            return
-        fig = Figure(figsize=params["figsize"], layout="tight")
-        axes = fig.subplots(params["nrows"], params["ncols"], squeeze=False)
-        shown = self._for_display(x[: params["nrows"]])
-        for i, axs in enumerate(axes):
-            self.plot_xyz(axs, shown[i], None if y is None else y[i], None if z is None else z[i], i == 0)
+            return None
+        fig = make_figure(*params["figsize"])
+        self._draw(fig, x, y, z, params["nrows"], params["ncols"])
         if output_path is not None:
-            with replacing(output_path) as tmp:
-                fig.savefig(tmp, dpi=_DPI, format="png")
-        if show:
-            _display(fig)
+            save_figure(fig, output_path)
+        return None if show and show_figure(fig) else fig
+
+    def plot_before_after(self, before: tuple[torch.Tensor, Any], after: tuple[torch.Tensor, Any]) -> Figure:
+        """Plot two batches (x, y) of the same chips side by side, as before and after augmentation."""
+        from rastervision.pytorch_learner.figures import make_figure
+
+        batches = [(x, None if _is_missing(y) else y) for x, y in (before, after)]
+        params = [self.get_plot_params(x=x, y=y) for x, y in batches]
+        widths, heights = zip(*(p["figsize"] for p in params), strict=True)
+        fig = make_figure(sum(widths), max(heights))
+        parts = fig.subfigures(1, 2, squeeze=False, width_ratios=widths)[0]
+        for part, title, (x, y), p in zip(parts, ("Before", "After"), batches, params, strict=True):
+            part.suptitle(title)
+            self._draw(part, x, y, None, p["nrows"], p["ncols"])
+        return fig
+
+    def _draw(self, fig: FigureBase, x: torch.Tensor, y: Any, z: Any, nrows: int, ncols: int) -> None:
+        steps = _num_steps(x)
+        axes = fig.subplots(nrows, ncols, squeeze=False)
+        shown = self._for_display(x[: nrows // steps])
+        for i, chip in enumerate(shown):
+            axs = axes[i * steps : (i + 1) * steps]
+            labels = None if y is None else y[i]
+            self.plot_xyz(axs if x.ndim == 5 else axs[0], chip, labels, None if z is None else z[i], i == 0)
+
+    def plot_chip(self, axs: Any, x: torch.Tensor, plot_title: bool = True) -> Any:
+        """Plot the groups of channels of a chip in the first columns.
+
+        Args:
+            axs: Axes (columns,) of a chip (C, H, W), or (T, columns) of one of T time steps.
+            x: (..., C, H, W) chip, 0..1.
+            plot_title: Whether to write titles.
+
+        Returns:
+            The axes that are left in the first row, for label and prediction.
+        """
+        groups = self.get_channel_display_groups(x.shape[-3])
+        rows, steps = (axs, x) if x.ndim == 4 else ([axs], [x])
+        for t, (row, step) in enumerate(zip(rows, steps, strict=True)):
+            titles = groups if x.ndim == 3 else {f"{name}, step {t + 1}": group for name, group in groups.items()}
+            plot_channel_groups(row[: len(groups)], channel_groups_to_imgs(step, groups), titles, plot_title)
+            for ax in row[len(groups) :]:
+                ax.set_axis_off()
+        return rows[0][len(groups) :]
 
     def _for_display(self, x: torch.Tensor) -> torch.Tensor:
         """Return chips with the plot transform applied to each, in 0..1."""
-        chips = [self.transform(chip.detach().cpu().float()) for chip in x.flatten(0, -4)]
+        # transforms draw random numbers even if they always apply: a plot must not change what is drawn next
+        with torch.random.fork_rng(devices=[]):
+            chips = [self.transform(chip.detach().cpu().float()) for chip in x.flatten(0, -4)]
         return torch.stack(chips).clamp(0, 1).view(*x.shape[:-3], *chips[0].shape)
 
 
@@ -192,7 +234,12 @@ def plot_channel_groups(
             ax.set_title(title)
 
 
-def _display(fig: Any) -> None:
-    ipython = sys.modules.get("IPython")  # imported already if this is a notebook
-    if ipython is not None and ipython.get_ipython() is not None:
-        ipython.display.display(fig)
+def _num_steps(x: torch.Tensor) -> int:
+    return x.shape[1] if x.ndim == 5 else 1
+
+
+def _is_missing(y: Any) -> bool:
+    """Return whether there are no labels: datasets give NaN then."""
+    if y is None:
+        return True
+    return all(isinstance(label, torch.Tensor) and label.ndim == 0 and bool(label.isnan()) for label in y)
