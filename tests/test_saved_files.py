@@ -128,6 +128,8 @@ DIFFERENCES: dict[str, str] = {
     r"backend\.(loggers|export_onnx)": "fields that 0.31 does not have; off",
     r"backend\.solver\.mixed_precision": "a field that 0.31 does not have; false, as it always was",
     r"backend\.model\.(architecture|temporal_pooling)": "fields that 0.31 does not have; null",
+    r".*evaluators\[\]\.ignore_null_class": "a field that 0.31 does not have; false",
+    r".*\.vector_output\[\]\.format": "a field that 0.31 does not have; GeoJSON, as it always was",
     r"predict_options\.mask_nodata": "a field that 0.31 does not have; false, as it always was",
     r".*\.vector_source\.layer": "a field that 0.31 does not have; null, as files had one layer",
     r"backend\.data\.class_config\.null_class": "the pipeline's; up to 0.21 data knew only names and colours",

@@ -53,8 +53,11 @@ def learners(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]
     package.SemanticSegmentationLearner = FakeLearner  # type: ignore[attr-defined]
     predict = ModuleType("rastervision.pytorch_learner.predict")
     predict.predict_scene_ss = lambda *args: args  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, package.__name__, package)
-    monkeypatch.setitem(sys.modules, predict.__name__, predict)
+    trust = ModuleType("rastervision.pytorch_learner.trust")
+    trust.note_own_config = lambda cfg: None  # type: ignore[attr-defined]
+    for module in (package, predict, trust):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("rastervision.pytorch_backend.onnx_predict.has_torch", lambda: True)
     FakeLearner.made.clear()
     return FakeLearner.made
 
