@@ -190,10 +190,11 @@ def _georeference(dataset: Any) -> tuple[Any, Any]:
     if len(gcps) >= 3:
         from rasterio.transform import from_gcps
 
-        affine = from_gcps(gcps)
         rows, cols, xs, ys = np.array([(p.row, p.col, p.x, p.y) for p in gcps]).T
         off = np.inf
-        if np.isfinite(affine.determinant) and affine.determinant != 0:  # it is neither if all points are on a line
+        # of points on a line GDAL finds no affine, and leaves whatever was in memory
+        if all(np.linalg.matrix_rank(np.stack([u - u[0], v - v[0]])) == 2 for u, v in ((rows, cols), (xs, ys))):
+            affine = from_gcps(gcps)
             off = np.hypot(*np.subtract(_affine(~affine, xs, ys), (cols, rows))).max()
         if off <= _GCP_TOLERANCE_PX:
             return affine, gcp_crs
