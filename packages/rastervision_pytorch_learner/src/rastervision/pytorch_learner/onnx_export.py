@@ -6,6 +6,7 @@ stop it, and whatever happens to it does not happen to a training.
 
 from __future__ import annotations
 
+import importlib.abc
 import importlib.util
 import json
 import logging
@@ -27,6 +28,7 @@ from rastervision.pytorch_learner.box_list import BoxList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
 
 __all__ = [
     "DetectionOutputs",
@@ -259,17 +261,24 @@ def main(job: str) -> None:
     """Export the model of a job that `try_export_onnx` wrote."""
     with open(os.path.join(job, _OPTIONS), encoding="utf-8") as file:
         options = json.load(file)
-    for name, path in options["code"].items():
-        sys.path.append(os.path.dirname(path))
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+    sys.path.extend(os.path.dirname(path) for path in options["code"].values())
+    sys.meta_path.append(_ModulesAt(options["code"]))
     # whole objects: the file is ours, in a folder of this user
     model, x = torch.load(os.path.join(job, _MODEL), map_location="cpu", weights_only=False)
     target = os.path.join(job, _RESULT, BUNDLE_MODEL_ONNX_FILENAME)
     export_onnx(target, model, x, output_names=options["output_names"])
+
+
+class _ModulesAt(importlib.abc.MetaPathFinder):
+    """Finds modules by the paths of their files: of all that were loaded, those that a pickle asks for are run."""
+
+    def __init__(self, paths: dict[str, str]) -> None:
+        self.paths = paths
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if fullname not in self.paths:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self.paths[fullname])
 
 
 class ONNXRuntimeAdapter(nn.Module):
