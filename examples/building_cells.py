@@ -3,7 +3,9 @@
     rastervision run local examples/building_cells.py -a data_uri DIR -a root_uri out/building_cells
 
 DIR holds ``scenes.json`` with a list ``scenes`` of ``{"id", "split": "train" | "val", "image", "label"}``; images are
-RGB GeoTIFFs, labels GeoJSON building polygons, both relative to DIR: the same as for buildings.py.
+RGB GeoTIFFs, labels GeoJSON building polygons, both relative to DIR: the same as for buildings.py. A scene that has
+``"chips"`` too, a GeoJSON of cells with class ids, is read by these cells only; others have theirs inferred from the
+buildings.
 """
 
 from rastervision.core.data import (
@@ -30,10 +32,10 @@ from rastervision.pytorch_backend import (
     SolverConfig,
 )
 
-CHIP_SZ = 128
+CHIP_SZ, MODEL_SZ = 128, 64
 
 
-def get_config(runner: str, data_uri: str, root_uri: str, num_epochs: int = 10) -> ChipClassificationConfig:
+def get_config(runner: str, data_uri: str, root_uri: str, num_epochs: int = 15) -> ChipClassificationConfig:
     """Return the pipeline.
 
     Args:
@@ -45,9 +47,18 @@ def get_config(runner: str, data_uri: str, root_uri: str, num_epochs: int = 10) 
     data_uri = data_uri.rstrip("/")
 
     def scene(info: dict[str, str]) -> SceneConfig:
+        image = RasterioSourceConfig(uris=f"{data_uri}/{info['image']}", channel_order=[0, 1, 2])
+        if "chips" in info:
+            cells = f"{data_uri}/{info['chips']}"
+            return SceneConfig(
+                id=info["id"],
+                raster_source=image,
+                label_source=ChipClassificationLabelSourceConfig(vector_source=GeoJSONVectorSourceConfig(uris=cells)),
+                aoi_uris=[cells],
+            )
         return SceneConfig(
             id=info["id"],
-            raster_source=RasterioSourceConfig(uris=f"{data_uri}/{info['image']}", channel_order=[0, 1, 2]),
+            raster_source=image,
             label_source=ChipClassificationLabelSourceConfig(
                 vector_source=GeoJSONVectorSourceConfig(
                     uris=f"{data_uri}/{info['label']}",
@@ -69,10 +80,9 @@ def get_config(runner: str, data_uri: str, root_uri: str, num_epochs: int = 10) 
             train_scenes=[scene(s) for s in scenes if s["split"] == "train"],
             validation_scenes=[scene(s) for s in scenes if s["split"] == "val"],
         ),
-        # chips overlap by half: the same buildings at several places
-        chip_options=ChipOptions(sampling=WindowSamplingConfig(size=CHIP_SZ, stride=CHIP_SZ // 2)),
+        chip_options=ChipOptions(sampling=WindowSamplingConfig(size=CHIP_SZ)),
         backend=PyTorchChipClassificationConfig(
-            data=ClassificationImageDataConfig(img_sz=CHIP_SZ, num_workers=0),
+            data=ClassificationImageDataConfig(img_sz=MODEL_SZ, num_workers=0),
             model=ClassificationModelConfig(backbone=Backbone.resnet18, pretrained=False),
             solver=SolverConfig(lr=1e-3, num_epochs=int(num_epochs), batch_sz=16, seed=1),
         ),

@@ -2,8 +2,8 @@
 
     rastervision run local examples/trees.py -a root_uri out/trees
 
-Trains a small Faster R-CNN from random weights. To be good it needs more data than this, and an hour on two CPU cores;
-``-a pretrained yes`` starts from ImageNet weights, which are downloaded, and is much quicker.
+Trains a small Faster R-CNN from random weights, on new random windows in each epoch. To be good it needs more data than
+this; ``-a pretrained yes`` starts from ImageNet weights, which are downloaded, and is much quicker.
 
 ``-a data_uri DIR`` takes data of your own. DIR holds ``scenes.json`` with a list ``scenes`` of
 ``{"id", "split": "train" | "val", "image", "label"}``; images are RGB GeoTIFFs, labels GeoJSON polygons of crowns, both
@@ -23,7 +23,6 @@ from rastervision.core.data import (
     SceneConfig,
 )
 from rastervision.core.rv_pipeline import (
-    ObjectDetectionChipOptions,
     ObjectDetectionConfig,
     ObjectDetectionPredictOptions,
     ObjectDetectionWindowSamplingConfig,
@@ -32,7 +31,8 @@ from rastervision.core.rv_pipeline import (
 from rastervision.pipeline.file_system import file_to_json
 from rastervision.pytorch_backend import (
     Backbone,
-    ObjectDetectionImageDataConfig,
+    LRScheduleConfig,
+    ObjectDetectionGeoDataConfig,
     ObjectDetectionModelConfig,
     PyTorchObjectDetectionConfig,
     SolverConfig,
@@ -47,7 +47,7 @@ def get_config(
     runner: str,
     root_uri: str,
     data_uri: str | None = None,
-    num_chips: int = 100,
+    num_windows: int = 60,
     num_epochs: int = 10,
     pretrained: str = "no",
 ) -> ObjectDetectionConfig:
@@ -57,8 +57,8 @@ def get_config(
         runner: Name of the runner; not used.
         root_uri: Folder of all outputs.
         data_uri: Folder of the data; the sample of the repository if not given.
-        num_chips: Training chips per scene.
-        num_epochs: Passes over the training chips.
+        num_windows: Random windows of each training scene in an epoch.
+        num_epochs: Passes over the training scenes.
         pretrained: "yes" to start from ImageNet weights.
     """
     scenes: list[dict[str, Any]]
@@ -75,33 +75,63 @@ def get_config(
             label_source=ObjectDetectionLabelSourceConfig(
                 vector_source=GeoJSONVectorSourceConfig(
                     uris=f"{data_uri}/{info['label']}",
-                    transformers=[ClassInferenceTransformerConfig(default_class_id=0)],
+                    transformers=[ClassInferenceTransformerConfig(default_class_id=1)],
                 )
             ),
         )
 
+    train, val = ([scene(s) for s in scenes if s["split"] == split] for split in ("train", "val"))
+    # crowns at the edge of a window are cut there, and count if a third of them is inside
+    edge = {"clip": True, "ioa_thresh": 0.3}
+    random = ObjectDetectionWindowSamplingConfig(
+        method=WindowSamplingMethod.random,
+        size=CHIP_SZ,
+        # of other sizes than the model's: crowns are seen smaller and larger than they are
+        size_lims=(CHIP_SZ * 3 // 4, CHIP_SZ * 5 // 4),
+        padding=0,
+        max_windows=int(num_windows),
+        **edge,
+    )
+    grid = ObjectDetectionWindowSamplingConfig(size=CHIP_SZ, stride=CHIP_SZ * 3 // 4, **edge)
     return ObjectDetectionConfig(
         root_uri=root_uri,
         dataset=DatasetConfig(
-            class_config=ClassConfig(names=["tree"], colors=["orange"]),
-            train_scenes=[scene(s) for s in scenes if s["split"] == "train"],
-            validation_scenes=[scene(s) for s in scenes if s["split"] == "val"],
-        ),
-        chip_options=ObjectDetectionChipOptions(
-            sampling=ObjectDetectionWindowSamplingConfig(
-                method=WindowSamplingMethod.random,
-                size=CHIP_SZ,
-                padding=0,
-                max_windows=int(num_chips),
-                # crowns at the edge of a chip are cut there, and count if half of them is inside
-                clip=True,
-                ioa_thresh=0.5,
-            )
+            class_config=ClassConfig(names=["background", "tree"], colors=["lightgray", "orange"]),
+            train_scenes=train,
+            validation_scenes=val,
         ),
         backend=PyTorchObjectDetectionConfig(
-            data=ObjectDetectionImageDataConfig(img_sz=CHIP_SZ, num_workers=0),
-            model=ObjectDetectionModelConfig(backbone=Backbone.resnet18, pretrained=pretrained == "yes"),
-            solver=SolverConfig(lr=3e-4, num_epochs=int(num_epochs), batch_sz=8, seed=1),
+            data=ObjectDetectionGeoDataConfig(
+                sampling={**{s.id: random for s in train}, **{s.id: grid for s in val}},
+                img_sz=CHIP_SZ,
+                num_workers=0,
+                augmentors=["RandomRotate90", "HorizontalFlip", "RGBShift"],
+            ),
+            model=ObjectDetectionModelConfig(
+                backbone=Backbone.resnet18,
+                pretrained=pretrained == "yes",
+                # fewer boxes to look at than for a photo with everything in it: twice as fast
+                extra_args={
+                    "anchor_sizes": [16, 32, 64, 128, 256],
+                    "rpn_batch_size_per_image": 128,
+                    "rpn_pre_nms_top_n_train": 500,
+                    "rpn_post_nms_top_n_train": 300,
+                    "rpn_pre_nms_top_n_test": 500,
+                    "rpn_post_nms_top_n_test": 200,
+                    "box_batch_size_per_image": 64,
+                },
+            ),
+            solver=SolverConfig(
+                lr=4e-4,
+                num_epochs=int(num_epochs),
+                batch_sz=4,
+                seed=1,
+                max_grad_norm=5,
+                ema_decay=0.99,
+                lr_schedule=LRScheduleConfig(name="cosine", warmup_epochs=1),
+            ),
         ),
-        predict_options=ObjectDetectionPredictOptions(chip_sz=CHIP_SZ, stride=CHIP_SZ // 2, score_thresh=0.3),
+        predict_options=ObjectDetectionPredictOptions(
+            chip_sz=CHIP_SZ, stride=CHIP_SZ // 2, batch_sz=4, score_thresh=0.05, merge_thresh=0.4
+        ),
     )

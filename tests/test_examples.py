@@ -7,7 +7,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import rasterio
+import shapely
+from rasterio.warp import transform_geom
+
+from rastervision.testing.rasters import write_geotiff
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -18,6 +24,10 @@ SCENES = [
     {"id": name, "split": split, "image": f"{name}.tif", "label": f"{name}.geojson"}
     for name, split in (("osbs_west", "train"), ("osbs_east", "val"))
 ]
+
+
+# it takes several dates of one place
+SERIES = "land_use"
 
 
 @pytest.fixture
@@ -36,12 +46,12 @@ def run_args(example: Path, project: Project, **more: object) -> list[str]:
     return ["run", "inprocess", str(example), *(str(part) for k, v in pairs.items() for part in ("-a", k, v))]
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("example", sorted(p for p in EXAMPLES.glob("*.py") if p.stem != SERIES), ids=lambda p: p.stem)
 def test_plans_all_commands(example: Path, small_project: Project) -> None:
     done = small_project.cli(*run_args(example, small_project), "-n")
 
     assert done.returncode == 0, done.stderr
-    for command in ("chip", "train", "predict", "eval", "bundle"):
+    for command in ("train", "predict", "eval", "bundle"):
         assert f"{command} from" in done.stdout + done.stderr
 
 
@@ -49,7 +59,7 @@ def test_plans_all_commands(example: Path, small_project: Project) -> None:
     ("name", "args", "plot"),
     [
         ("building_cells", {}, "confusion_matrix"),
-        ("trees", {"num_chips": 2}, "precision_recall"),
+        ("trees", {"num_windows": 2}, "precision_recall"),
         ("tree_share", {"num_chips": 4}, "scatter"),
     ],
     ids=["building_cells", "trees", "tree_share"],
@@ -64,3 +74,33 @@ def test_runs_to_the_end(name: str, args: dict[str, int], plot: str, small_proje
     assert (out / "bundle" / "model-bundle.zip").is_file()
     plots = {"loss.png", "metrics.png", "valid_preds.png", f"valid_{plot}.png", "augmentations.png"}
     assert plots <= {p.name for p in (out / "train").rglob("*.png")}
+
+
+def test_land_use_of_several_dates(project: Project) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 2, 8], (40, 40, 1)).astype(np.uint8)
+    write_geotiff(project.data / "labels.tif", labels, epsg=32618)
+    images = []
+    for i, cloud_fraction in enumerate((0.0, 1.0, 0.05)):
+        bands = labels * 100 + rng.integers(0, 50, (40, 40, 4), np.uint16)
+        write_geotiff(project.data / f"{i}.tif", bands.astype(np.uint16), epsg=32618)
+        images.append({"image": f"{i}.tif", "cloud_fraction": cloud_fraction})
+    with rasterio.open(project.data / "labels.tif") as file:
+        outline = shapely.geometry.mapping(shapely.box(*file.bounds))
+    scenes = []
+    for name, split in (("north", "train"), ("south", "val")):
+        feature = {"type": "Feature", "properties": {}, "geometry": transform_geom("EPSG:32618", "EPSG:4326", outline)}
+        aoi = {"type": "FeatureCollection", "features": [feature]}
+        (project.data / f"{name}.geojson").write_text(json.dumps(aoi))
+        scenes.append({"id": name, "split": split, "aoi": f"{name}.geojson"})
+    classes = [{"id": i, "name": name} for i, name in ((0, "no_data"), (2, "forest"), (8, "artificial_surface"))]
+    info = {"classes": classes, "null_class": "no_data", "images": images, "label_raster": "labels.tif"}
+    (project.data / "scenes.json").write_text(json.dumps({**info, "scenes": scenes}))
+
+    done = project.cli(*run_args(EXAMPLES / f"{SERIES}.py", project, num_windows=8, num_epochs=1))
+
+    assert done.returncode == 0, done.stderr
+    with rasterio.open(project.out / "predict" / "south" / "labels.tif") as file:
+        assert set(np.unique(file.read())) <= {0, 1, 2}
+    stats = json.loads(next((project.out / "analyze").rglob("stats.json")).read_text())
+    assert len(stats["means"]) == 8, "two dates without clouds of four bands"
