@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,6 @@ from rastervision.testing import masks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -155,6 +155,20 @@ def test_one_class_can_be_in_several_formats(tmp_path: Path) -> None:
         uri="root", vector_output=[output("geojson"), output("gpkg")]
     ).get_vector_uris(classes())
     assert uris == [f"root/vector_output/{name}" for name in sorted(names, reverse=True)]
+
+
+def test_outputs_of_one_class_do_not_write_to_one_file(tmp_path: Path) -> None:
+    """In 0.31 the second replaced the first."""
+    config = SemanticSegmentationLabelStoreConfig(
+        uri=str(tmp_path), vector_output=[output("geojson"), PolygonVectorOutputConfig(class_id=1, denoise=60)]
+    )
+
+    config.build(classes(), UTM, bbox=EXTENT).save(labels())
+
+    uris = config.get_vector_uris(classes())
+    assert [Path(uri).name for uri in uris] == ["class-1-house_barn.json", "class-1-house_barn-2.json"]
+    found = [len(json.loads(Path(uri).read_text())["features"]) for uri in uris]
+    assert found[0] > found[1] == 0
 
 
 def test_missing_pyarrow_is_named_before_the_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

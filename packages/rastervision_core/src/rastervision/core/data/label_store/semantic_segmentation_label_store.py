@@ -32,7 +32,7 @@ from rastervision.core.data.label_store.ss_writer import (
     tile_side,
 )
 from rastervision.core.data.label_store.vector_files import require_format
-from rastervision.core.data.label_store.vector_output import VectorOutputConfig
+from rastervision.core.data.label_store.vector_output import VectorOutputConfig, vector_file_names
 from rastervision.pipeline.config import register_config
 from rastervision.pipeline.errors import ConfigError
 
@@ -86,7 +86,7 @@ class SemanticSegmentationLabelStoreConfig(LabelStoreConfig):
         if self.uri is None:
             return []
         root = f"{self.uri.rstrip('/')}/{VECTORS}"
-        return [output.get_uri(root, class_config) for output in self.vector_output]
+        return [f"{root}/{name}" for _, name in vector_file_names(self.vector_output, class_config)]
 
     def build(
         self,
@@ -269,14 +269,15 @@ class SemanticSegmentationLabelStore(SceneLabelStore):
     def _vectorize(self, writer: BlockWriter, vectors: VectorWriter) -> None:
         """Write polygons of what was written but has no final name yet."""
 
-        def run(vector_output: VectorOutputConfig) -> None:
+        def run(output: tuple[VectorOutputConfig, str]) -> None:
+            vector_output, name = output
             with LabelReader(writer.temporary(LABELS), self.class_config, self._palette()) as reader:
                 scores = writer.temporary(SCORES) if self.smooth_output else None
                 read_mask = mask_reader(vector_output, reader, scores)
-                vectors.write(vector_output, polygons_of(vector_output, read_mask, *reader.extent.size))
+                vectors.write(vector_output, polygons_of(vector_output, read_mask, *reader.extent.size), name)
 
         with ThreadPoolExecutor(max_workers=2) as pool:
-            list(pool.map(run, self.vector_outputs))
+            list(pool.map(run, vector_file_names(self.vector_outputs, self.class_config)))
 
     @staticmethod
     def _remove_stale(folder: Path, written: list[Path]) -> None:
@@ -329,10 +330,10 @@ class SemanticSegmentationLabelStore(SceneLabelStore):
 
     def write_vector_outputs(self, labels: SemanticSegmentationLabels, vector_output_dir: str) -> None:
         """Write the polygons of all vector outputs to a local folder."""
-        for vector_output in self.vector_outputs:
+        for vector_output, name in vector_file_names(self.vector_outputs, self.class_config):
             class_id, threshold = vector_output.class_id, vector_output.threshold
             mask = labels.get_class_mask(labels.extent, class_id, threshold)
-            self.write_vector_output(vector_output, mask, vector_output_dir)
+            self._write_vectors(vector_output, mask, vector_output_dir, name)
 
     def write_vector_output(self, vo: VectorOutputConfig, mask: NDArray[Any], vector_output_dir: str) -> None:
         """Write polygons to a local folder.
@@ -342,10 +343,13 @@ class SemanticSegmentationLabelStore(SceneLabelStore):
             mask: (H, W), 1 or True where the class is.
             vector_output_dir: Folder of the file.
         """
+        self._write_vectors(vo, mask, vector_output_dir, vo.get_file_name(self.class_config))
+
+    def _write_vectors(self, vo: VectorOutputConfig, mask: NDArray[Any], folder: str, name: str) -> None:
         require_format(vo.format)
-        folder = Path(vector_output_dir)
-        with VectorWriter(folder, self.class_config, self._crs_transformer, self._origin()) as writer:
-            writer.write(vo, polygons_of(vo, lambda window: mask[window.to_slices()].astype(np.uint8), *mask.shape))
+        polygons = polygons_of(vo, lambda window: mask[window.to_slices()].astype(np.uint8), *mask.shape)
+        with VectorWriter(Path(folder), self.class_config, self._crs_transformer, self._origin()) as writer:
+            writer.write(vo, polygons, name)
             writer.commit()
 
     def merge_with_old_scores(self, labels: SemanticSegmentationSmoothLabels) -> SemanticSegmentationSmoothLabels:

@@ -121,9 +121,8 @@ class VectorWriter:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def write(self, vector_output: VectorOutputConfig, polygons: Iterable[BaseGeometry]) -> None:
-        """Write polygons, in pixels of the scene, under a temporary name."""
-        name = vector_output.get_file_name(self.class_config)
+    def write(self, vector_output: VectorOutputConfig, polygons: Iterable[BaseGeometry], name: str) -> None:
+        """Write polygons, in pixels of the scene, under a temporary name; `commit` gives them theirs."""
         path = self.folder / name
         partial = path.with_name(f".{name}.{self._token}.partial{path.suffix}")
         self._stack.callback(partial.unlink, missing_ok=True)

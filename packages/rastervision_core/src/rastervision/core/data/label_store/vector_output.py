@@ -9,14 +9,14 @@ from pydantic import Field
 from rastervision.pipeline.config import Config, register_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from rastervision.core.data.class_config import ClassConfig
 
-__all__ = ["BuildingVectorOutputConfig", "PolygonVectorOutputConfig", "VectorOutputConfig"]
+__all__ = ["BuildingVectorOutputConfig", "PolygonVectorOutputConfig", "VectorOutputConfig", "vector_file_names"]
 
 _SUFFIXES = {"geojson": "json", "gpkg": "gpkg", "geoparquet": "parquet"}
 
@@ -96,3 +96,19 @@ class BuildingVectorOutputConfig(VectorOutputConfig):
             width_factor=self.element_width_factor,
             thickness=self.element_thickness,
         )
+
+
+def vector_file_names(
+    outputs: Sequence[VectorOutputConfig], class_config: ClassConfig | None = None
+) -> list[tuple[VectorOutputConfig, str]]:
+    """Return each output with the name of its file; one whose name is taken by an earlier one gets a number."""
+    names: dict[str, VectorOutputConfig] = {}
+    for output in outputs:
+        name = output.get_file_name(class_config)
+        stem, _, suffix = name.rpartition(".")
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}.{suffix}"
+        names[name] = output
+    return [(output, name) for name, output in names.items()]
