@@ -74,6 +74,17 @@ def test_overlapping_polygons_count_once() -> None:
     assert (abs(counts - 2000) < 250).all()
 
 
+def test_single_points_are_uniform_too() -> None:
+    sampler, rng = AoiSampler([RING]), np.random.default_rng(0)
+    points = np.array([sampler.sample_point(rng) for _ in range(4000)])
+    inside = shapely.contains_xy(RING.buffer(1e-9), *points.T)
+    counts, _, _ = np.histogram2d(*points.T, bins=5, range=[(0, 10), (0, 10)])
+
+    assert inside.all()
+    assert counts[1:4, 1:4].sum() == 0
+    assert (abs(counts[counts > 0] - 250) <= 5 * np.sqrt(250)).all()
+
+
 def test_the_same_seed_gives_the_same_points() -> None:
     sampler = AoiSampler([L_SHAPE])
     np.testing.assert_array_equal(

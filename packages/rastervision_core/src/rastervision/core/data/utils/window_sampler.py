@@ -6,6 +6,7 @@ Next: `rastervision.core.data.scene`.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -214,8 +215,8 @@ class RandomWindowSampler:
             y = int(rng.integers(p.ymin, p.ymax - height, endpoint=True))
             x = int(rng.integers(p.xmin, p.xmax - width, endpoint=True))
         else:
-            cx, cy = self._centres.sample(1, rng)[0]
-            y, x = int(np.floor(cy - height / 2 + 0.5)), int(np.floor(cx - width / 2 + 0.5))
+            cx, cy = self._centres.sample_point(rng)
+            y, x = math.floor(cy - height / 2 + 0.5), math.floor(cx - width / 2 + 0.5)
             if not self.within_aoi:  # moved into the padded extent, a window still has the point that was drawn
                 y, x = max(p.ymin, min(y, p.ymax - height)), max(p.xmin, min(x, p.xmax - width))
             elif y < p.ymin or x < p.xmin or y + height > p.ymax or x + width > p.xmax:
