@@ -38,7 +38,7 @@ from rastervision.pytorch_backend import (
 CHIP_SZ = 192
 
 
-def get_config(runner: str, data_uri: str, root_uri: str, num_epochs: int = 10) -> SemanticSegmentationConfig:
+def get_config(runner: str, data_uri: str, root_uri: str, num_epochs: int = 20) -> SemanticSegmentationConfig:
     """Return the pipeline.
 
     Args:
@@ -82,6 +82,7 @@ def get_config(runner: str, data_uri: str, root_uri: str, num_epochs: int = 10) 
                 size=CHIP_SZ,
                 size_lims=(CHIP_SZ, CHIP_SZ + 1),
                 max_windows=60,
+                padding=0,
             ),
             # chips without a building teach little: keep a third of them
             target_class_ids=[1],

@@ -48,7 +48,7 @@ def get_config(
     root_uri: str,
     data_uri: str | None = None,
     num_windows: int = 60,
-    num_epochs: int = 10,
+    num_epochs: int = 6,
     pretrained: str = "no",
 ) -> ObjectDetectionConfig:
     """Return the pipeline.
