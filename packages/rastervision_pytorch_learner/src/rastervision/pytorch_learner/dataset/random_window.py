@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rastervision.pytorch_learner.dataset.transform import Transform, TransformType
 
 __all__ = ["RandomWindowGeoDataset", "window_rng"]
+
+_own = threading.local()
 
 
 class RandomWindowGeoDataset(GeoDataset):
@@ -132,7 +135,14 @@ class RandomWindowGeoDataset(GeoDataset):
 
 
 def window_rng() -> np.random.Generator:
-    """Return random numbers to draw a window with."""
-    # seeded from torch's random numbers, which data loaders seed differently in each worker and epoch, and
-    # which checkpoints restore
-    return np.random.default_rng(int(torch.randint(2**62, ())))
+    """Return random numbers to draw a window with; the next call in this thread starts them anew."""
+    # from torch's random numbers, which data loaders seed differently in each worker and epoch, and which checkpoints
+    # restore. The state itself is drawn: to seed a new generator takes longer than to draw a window
+    generator: np.random.Generator | None = getattr(_own, "generator", None)
+    if generator is None:
+        generator = _own.generator = np.random.Generator(np.random.PCG64(0))
+        _own.increment = generator.bit_generator.state["state"]["inc"]
+    high, low = torch.randint(2**62, (2,)).tolist()
+    state = {"state": high << 64 | low, "inc": _own.increment}
+    generator.bit_generator.state = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}
+    return generator

@@ -90,7 +90,7 @@ def transform_sample(
     """
     is_mask = transform_type is TransformType.semantic_segmentation and y is not None
     has_boxes = transform_type is TransformType.object_detection and y is not None
-    image: NDArray[Any] = np.moveaxis(x, -1, -3)
+    image: NDArray[Any] = x.swapaxes(-1, -2).swapaxes(-2, -3)  # np.moveaxis does the same in ten times the time
     label = y
     does_nothing = isinstance(transform, _Resize) and x.shape[-3:-1] == tuple(transform.size)
     if transform is not None and transform_type is not TransformType.noop and not does_nothing:
