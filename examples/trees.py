@@ -132,6 +132,6 @@ def get_config(
             ),
         ),
         predict_options=ObjectDetectionPredictOptions(
-            chip_sz=CHIP_SZ, stride=CHIP_SZ // 2, batch_sz=4, score_thresh=0.05, merge_thresh=0.4
+            chip_sz=CHIP_SZ, stride=CHIP_SZ // 2, batch_sz=4, score_thresh=0.3, merge_thresh=0.4
         ),
     )
