@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import gzip
 import http.server
+import io
+import socket
+import ssl
 import threading
+import urllib.error
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from rastervision.pipeline.errors import NotReadableError
+from rastervision.pipeline.errors import ConfigError, NotReadableError, NotWritableError
 from rastervision.pipeline.file_system import (
     FileInfo,
     FileSystem,
@@ -26,7 +31,7 @@ from rastervision.pipeline.file_system import (
     list_paths,
     sync_from_dir,
 )
-from rastervision.pipeline.file_system import http_file_system as module
+from rastervision.pipeline.file_system import http_request as module
 from rastervision.testing.contracts import ReadOnlyFileSystemContract
 from rastervision.testing.contracts.file_system import TEXT
 
@@ -40,6 +45,10 @@ class Server:
     failures: dict[str, list[int]] = field(default_factory=dict)
     truncate: Counter[str] = field(default_factory=Counter)
     last_modified: datetime | None = None
+    etags: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    ranges: list[str] = field(default_factory=list)
+    num_connections: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def count(self, method: str, path: str) -> int:
@@ -52,6 +61,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     state = Server("")
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            state.num_connections += 1
+
         def do_HEAD(self) -> None:
             self._answer(with_body=False)
 
@@ -71,7 +86,23 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                 self.send_error(failures.pop(0) if failures else 404)
                 return
             body = state.files[self.path]
-            self.send_response(200)
+            etag = state.etags.get(self.path)
+            asked = self.headers.get("Range")
+            if asked and etag and self.headers.get("If-Range", etag) == etag:
+                state.ranges.append(asked)
+                start = int(asked.removeprefix("bytes=").partition("-")[0])
+                if start >= len(body):
+                    self.send_error(416)
+                    return
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+                body = body[start:]
+            else:
+                self.send_response(200)
+            if etag:
+                self.send_header("ETag", etag)
+            for name, value in state.headers.get(self.path, {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             if state.last_modified is not None:
                 self.send_header("Last-Modified", format_datetime(state.last_modified, usegmt=True))
@@ -103,6 +134,7 @@ class TestHttpFileSystem(ReadOnlyFileSystemContract):
 
     @pytest.fixture
     def text_uri(self, server: Server) -> str:
+        server.last_modified = datetime.now(tz=UTC)
         return f"{server.url}/text.txt"
 
     @pytest.fixture
@@ -216,12 +248,13 @@ def test_download_or_copy_puts_the_file_into_the_folder(server: Server, tmp_path
 def test_a_full_disk_is_not_taken_for_a_network_failure(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: Any) -> None:
-        raise OSError(28, "No space left on device")
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.shutil, "copyfileobj", full)
+    monkeypatch.setattr("builtins.open", lambda *args, **kwargs: Full())
 
-    with pytest.raises(module.NotWritableError, match="no space left"):
+    with pytest.raises(NotWritableError, match="no space left"):
         HttpFileSystem.copy_from(f"{server.url}/text.txt", str(tmp_path / "a.txt"))
     assert server.count("GET", "/text.txt") == 1
 
@@ -267,13 +300,172 @@ def test_a_server_that_refuses_head_is_asked_for_the_first_byte(server: Server) 
 
 @pytest.mark.parametrize("code", [401, 403, 500])
 def test_other_answers_do_not_say_that_there_is_nothing(server: Server, code: int) -> None:
-    server.failures["/text.txt"] = [code, code]
+    server.failures["/text.txt"] = [code] * 4
 
     with pytest.raises(NotReadableError, match=f"the server answered {code}"):
         HttpFileSystem.file_info(f"{server.url}/text.txt")
 
 
-def test_a_server_that_is_not_there_says_nothing() -> None:
+def test_a_server_that_is_not_there_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.001)
     uris = [f"http://127.0.0.1:1/{i}.txt" for i in range(10)]
 
     assert all(isinstance(info, NotReadableError) for info in HttpFileSystem.files_info(uris).values())
+
+
+@pytest.mark.parametrize("etag", ['"one"', None])
+def test_a_broken_download_goes_on_where_it_ended_if_the_server_can(
+    server: Server, tmp_path: Path, etag: str | None
+) -> None:
+    body = bytes(range(256)) * 8000
+    server.files["/big.bin"] = body
+    server.truncate["/big.bin"] = 2
+    if etag:
+        server.etags["/big.bin"] = etag
+
+    HttpFileSystem.copy_from(f"{server.url}/big.bin", str(tmp_path / "big.bin"))
+
+    assert (tmp_path / "big.bin").read_bytes() == body
+    half = len(body) // 2
+    assert server.ranges == ([f"bytes={half}-", f"bytes={half + half // 2}-"] if etag else [])
+
+
+def test_a_file_that_changes_between_attempts_is_read_from_its_start(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/big.bin"], server.etags["/big.bin"] = bytes(2_000_000), '"one"'
+    server.truncate["/big.bin"] = 1
+
+    def change(seconds: float) -> None:
+        server.files["/big.bin"], server.etags["/big.bin"] = b"new" * 1000, '"two"'
+
+    monkeypatch.setattr(module.time, "sleep", change)
+    HttpFileSystem.copy_from(f"{server.url}/big.bin", str(tmp_path / "big.bin"))
+
+    assert (tmp_path / "big.bin").read_bytes() == b"new" * 1000
+
+
+def test_attempts_that_bring_something_do_not_count(server: Server) -> None:
+    body = bytes(40_000_000)
+    server.files["/big.bin"], server.etags["/big.bin"] = body, '"one"'
+    server.truncate["/big.bin"] = 5
+
+    assert HttpFileSystem.read_bytes(f"{server.url}/big.bin") == body
+    assert len(server.ranges) == 5
+
+
+def test_bodies_packed_by_the_server_are_unpacked_and_gzip_files_are_not(server: Server, tmp_path: Path) -> None:
+    packed = gzip.compress(TEXT.encode() * 1000)
+    for path in ("/a.json", "/b.json.gz"):
+        server.files[path] = packed
+        server.headers[path] = {"Content-Encoding": "gzip"}
+
+    assert HttpFileSystem.read_str(f"{server.url}/a.json") == TEXT * 1000
+    assert HttpFileSystem.read_bytes(f"{server.url}/b.json.gz") == packed
+    with get_file_obj(f"{server.url}/a.json") as f:
+        assert f.read() == TEXT.encode() * 1000
+    server.truncate["/a.json"] = 9
+    with pytest.raises(NotReadableError, match=r"/a\.json: "):
+        HttpFileSystem.copy_from(f"{server.url}/a.json", str(tmp_path / "a.json"))
+    assert list(tmp_path.iterdir()) == []
+    server.headers["/a.json"] = {"Content-Encoding": "br"}
+    with pytest.raises(NotReadableError, match="encoding 'br'"):
+        HttpFileSystem.read_bytes(f"{server.url}/a.json")
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_files_above_the_limit_are_not_downloaded(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_packed: bool
+) -> None:
+    body = bytes(3_000_000)
+    server.files["/big.bin"] = gzip.compress(body) if is_packed else body
+    if is_packed:
+        server.headers["/big.bin"] = {"Content-Encoding": "gzip"}
+    monkeypatch.setenv("RASTERVISION_HTTP_MAX_GIB", "0.002")
+
+    with pytest.raises(NotReadableError, match=r"more than the 0\.002 GiB that the setting rastervision\.http_max_gib"):
+        HttpFileSystem.copy_from(f"{server.url}/big.bin", str(tmp_path / "big.bin"))
+
+    assert server.count("GET", "/big.bin") == 1
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("RASTERVISION_HTTP_MAX_GIB", "little")
+    with pytest.raises(ConfigError, match="'little'"):
+        HttpFileSystem.read_bytes(f"{server.url}/big.bin")
+
+
+def test_the_wait_that_a_server_asks_for_is_kept_within_bounds(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", waits.append)
+    busy = urllib.error.HTTPError(server.url, 429, "Too Many Requests", {"Retry-After": "7"}, None)  # type: ignore[arg-type]
+    ages = urllib.error.HTTPError(server.url, 503, "No", {"Retry-After": "3600"}, None)  # type: ignore[arg-type]
+    errors = [busy, ages]
+
+    def action() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    assert module.retrying(server.url, action) == "done"
+    assert waits == [7, 30]
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "attempts"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "the host a.org is not known", 1),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "the host a.org is not known", 3),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), "SSL_CERT_FILE", 1),
+        (TimeoutError("timed out"), r"a\.org did not answer in time", 3),
+        (ConnectionResetError(104, "Connection reset by peer"), "Connection reset by peer", 3),
+    ],
+)
+def test_failures_of_the_network_say_what_to_do(
+    error: OSError, message: str, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.001)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        error.verify_message = "self-signed certificate"
+    calls = []
+
+    def action() -> None:
+        calls.append(1)
+        raise urllib.error.URLError(error)
+
+    with pytest.raises(NotReadableError, match=message):
+        module.retrying("https://a.org/x.tif", action)
+    assert len(calls) == attempts
+
+
+@pytest.mark.parametrize(("code", "advice"), [(401, "credentials"), (403, "has expired"), (404, "Check the URI")])
+def test_refusals_say_what_to_do(server: Server, code: int, advice: str) -> None:
+    server.failures["/text.txt"] = [code]
+
+    with pytest.raises(NotReadableError, match=advice):
+        HttpFileSystem.read_bytes(f"{server.url}/text.txt")
+
+
+def test_many_files_are_asked_for_over_few_connections(server: Server) -> None:
+    server.last_modified = datetime(2024, 5, 6, tzinfo=UTC)
+    uris = [f"{server.url}/{i}.txt" for i in range(100)]
+    server.files |= {f"/{i}.txt": b"x" for i in range(50)}
+    redirect = f"{server.url}/redirect"
+
+    HttpFileSystem.files_info(uris[:50])
+    num_connections = server.num_connections
+    server.failures["/7.txt"] = [403]
+    infos = HttpFileSystem.files_info([*uris, redirect])
+
+    assert list(infos) == [*uris, redirect]
+    assert {uri: infos[uri] for uri in uris[:50]} == {uri: HttpFileSystem.file_info(uri) for uri in uris[:50]}
+    assert all(infos[uri] is None for uri in uris[50:])
+    assert isinstance(infos[redirect], FileInfo)
+    assert num_connections <= 8
+
+
+def test_exists_is_not_guessed_when_the_server_fails(server: Server) -> None:
+    assert not file_exists(f"{server.url}/none")
+    server.failures["/text.txt"] = [403, 403]
+    assert not file_exists(f"{server.url}/text.txt")
+    server.failures["/text.txt"] = [500] * 9
+    with pytest.raises(NotReadableError, match="500"):
+        file_exists(f"{server.url}/text.txt")

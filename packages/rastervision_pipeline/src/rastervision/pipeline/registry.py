@@ -334,6 +334,8 @@ class Registry:
     def get_file_system(self, uri: str, mode: str = "r") -> type[FileSystem]:
         """Return the file system for a URI: by its scheme if that is declared, else the first that matches.
 
+        The one declared as ``*`` is asked last.
+
         Raises:
             RegistryError: None matches.
         """
@@ -350,9 +352,14 @@ class Registry:
             for fs in added.file_systems:
                 if fs.matches_uri(uri, mode):
                     return fs
+        if "*" in declared:
+            fallback: type[FileSystem] = declared["*"].load()
+            if fallback.matches_uri(uri, mode):
+                return fallback
+        names = ", ".join(sorted(declared.keys() - {"*"}))
         raise RegistryError(
             f"No installed file system can {'write' if mode == 'w' else 'read'} {uri} (scheme {scheme!r}). "
-            f"Installed: {', '.join(sorted(declared))}. Install a package for {scheme!r}, or correct the URI."
+            f"Installed: {names}. Install a package for {scheme!r}, or correct the URI."
             f"{self._legacy.describe_errors()}"
         )
 

@@ -102,8 +102,9 @@ class RVConfig:
         return tempfile.TemporaryDirectory(dir=self.tmp_dir_root, ignore_cleanup_errors=True)
 
     def get_cache_dir(self) -> str:
-        """Return the folder in which downloads are kept."""
-        cache = os.path.join(self.tmp_dir_root, "cache")
+        """Return the folder in which downloads are kept: the setting ``rastervision.cache_dir``, or a temporary one."""
+        asked = self.get_namespace_option("rastervision", "cache_dir")
+        cache = os.path.abspath(os.path.expanduser(asked)) if asked else os.path.join(self.tmp_dir_root, "cache")
         os.makedirs(cache, exist_ok=True)
         return cache
 

@@ -119,6 +119,14 @@ class FileSystem(ABC):
     def list_paths(uri: str, ext: str | None = None) -> list[str]:
         """Return the sorted URIs of the entries of a folder whose names end in ``ext``."""
 
+    @staticmethod
+    def gdal_options(uri: str) -> dict[str, str]:
+        """Return GDAL's configuration options with which it can read what is at a URI where it is.
+
+        Asked for whenever an image is opened or read, because credentials expire.
+        """
+        return {}
+
     # -- what planning asks; file systems that know sizes, dates or etags override these ------------------------
 
     @classmethod

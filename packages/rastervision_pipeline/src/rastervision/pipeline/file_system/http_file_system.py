@@ -3,83 +3,35 @@
 from __future__ import annotations
 
 import http.client
-import logging
 import os
-import shutil
-import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from typing_extensions import override
 
 from rastervision.pipeline.errors import NotReadableError, NotWritableError
+from rastervision.pipeline.file_system import http_request
 from rastervision.pipeline.file_system.atomic import replacing
 from rastervision.pipeline.file_system.file_system import FileInfo, FileSystem
+from rastervision.pipeline.file_system.http_request import INFO_TIMEOUT_S, open_url, retrying
+from rastervision.pipeline.file_system.many import info_or_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
 __all__ = ["HttpFileSystem", "get_file_obj"]
 
-log = logging.getLogger(__name__)
+_GONE = (404, 410)
+_INFO_ATTEMPTS = 2
+_CONNECTIONS_PER_HOST = 8
 
-T = TypeVar("T")
-
-_TIMEOUT_S = 60
-_INFO_TIMEOUT_S = 10
-_ATTEMPTS = 3
-_FIRST_WAIT_S = 0.5
-# a server that answers so may answer better in a moment: RFC 9110, and 429 of RFC 6585
-_PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_BLOCK = 1 << 20
-
-
-class _Truncated(OSError):
-    """The connection ended before the whole body came."""
-
-
-def _open(uri: str, method: str = "GET", timeout_s: float = _TIMEOUT_S, **kwargs: Any) -> http.client.HTTPResponse:
-    headers = {"User-Agent": "rastervision", **kwargs.pop("headers", {})}
-    request = urllib.request.Request(uri, method=method, headers=headers)
-    return urllib.request.urlopen(request, timeout=timeout_s, **kwargs)
-
-
-def _retrying(uri: str, action: Callable[[], T]) -> T:
-    """Return ``action()``, tried again after errors that may pass.
-
-    Raises:
-        NotReadableError: The server says no, or the last attempt failed too.
-    """
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 1))
-        try:
-            return action()
-        except urllib.error.HTTPError as e:
-            e.close()
-            error = NotReadableError(f"Cannot read {uri}: the server answered {e.code} {e.reason}.")
-            if e.code not in _PASSING_STATUS:
-                raise error from e
-            cause: Exception = e
-        except (
-            urllib.error.URLError,
-            http.client.HTTPException,
-            ConnectionError,
-            TimeoutError,
-            _Truncated,
-        ) as e:
-            reason = getattr(e, "reason", None) or str(e) or type(e).__name__
-            error = NotReadableError(f"Cannot read {uri}: {reason}. Check the URI and the network.")
-            cause = e
-        except ValueError as e:
-            raise NotReadableError(f"Cannot read {uri}: {e}.") from e
-        log.debug("attempt %d of %d to read %s failed: %s", attempt + 1, _ATTEMPTS, uri, cause)
-    raise error from cause
+Infos = dict[str, FileInfo | Exception | None]
 
 
 @contextmanager
@@ -96,12 +48,14 @@ def get_file_obj(uri: str, with_progress: bool = True, **kwargs: Any) -> Iterato
     """
     from rastervision.pipeline.file_system.local_file_system import progressbar
 
-    with _retrying(uri, lambda: _open(uri, **kwargs)) as response:
+    with retrying(uri, lambda: open_url(uri, **kwargs)) as response:
+        body = http_request.decoded(uri, response, response)
         if with_progress:
-            with progressbar(response, "read", int(response.headers.get("Content-Length") or 0), _name(uri)) as wrapped:
+            size = int(response.headers.get("Content-Length") or 0) if body is response else 0
+            with progressbar(body, "read", size, _name(uri)) as wrapped:
                 yield wrapped
         else:
-            yield response
+            yield body
 
 
 def _name(uri: str) -> str:
@@ -120,8 +74,40 @@ def _http_tag(headers: Any) -> str | None:
     return f"{size}-{modified}" if modified else None
 
 
+def _headers(uri: str) -> Any:
+    """Return what a server tells of a file without sending it.
+
+    Raises:
+        NotReadableError: It says no, and its cause is the HTTPError; or it cannot be reached.
+    """
+
+    def ask(**request: Any) -> Any:
+        with open_url(uri, timeout_s=INFO_TIMEOUT_S, **request) as response:
+            return response.headers
+
+    try:
+        return retrying(uri, lambda: ask(method="HEAD"), attempts=1)
+    except NotReadableError as e:
+        if _status(e) in _GONE:
+            raise
+    # some servers, and URIs signed for reading, refuse HEAD
+    try:
+        return retrying(uri, lambda: ask(headers={"Range": "bytes=0-0"}), attempts=_INFO_ATTEMPTS)
+    except NotReadableError as e:
+        if _status(e) == 416 and isinstance(e.__cause__, urllib.error.HTTPError):
+            return e.__cause__.headers  # an empty file has no first byte
+        raise
+
+
+def _status(e: Exception) -> int | None:
+    return e.__cause__.code if isinstance(e.__cause__, urllib.error.HTTPError) else None
+
+
 class HttpFileSystem(FileSystem):
-    """Files that a web server offers, read only. Reading is tried three times if the failure may pass."""
+    """Files that a web server offers, read only.
+
+    Reading is tried three times if the failure may pass, and a broken download goes on where it ended.
+    """
 
     @staticmethod
     @override
@@ -131,13 +117,17 @@ class HttpFileSystem(FileSystem):
     @staticmethod
     @override
     def file_exists(uri: str, include_dir: bool = True) -> bool:
+        """Return whether the server has a file that it lets us read.
+
+        Raises:
+            NotReadableError: It failed, or cannot be reached.
+        """
         try:
-            with _retrying(uri, lambda: _open(uri)) as response:
-                return bool(response.status == 200)
+            return _headers(uri) is not None
         except NotReadableError as e:
-            if isinstance(e.__cause__, urllib.error.HTTPError):
-                return False
-            raise
+            if _status(e) in (None, 408, 429) or _status(e) in range(500, 600):
+                raise
+            return False
 
     @staticmethod
     @override
@@ -150,11 +140,7 @@ class HttpFileSystem(FileSystem):
     @staticmethod
     @override
     def read_bytes(uri: str) -> bytes:
-        def fetch() -> bytes:
-            with _open(uri) as response:
-                return response.read()
-
-        return _retrying(uri, fetch)
+        return http_request.read(uri)
 
     @staticmethod
     @override
@@ -184,19 +170,9 @@ class HttpFileSystem(FileSystem):
     @staticmethod
     @override
     def copy_from(src_uri: str, dst_path: str, **kwargs: Any) -> None:
-        def fetch() -> None:
-            with replacing(dst_path) as tmp, _open(src_uri, **kwargs) as response, open(tmp, "wb") as f:
-                expected = response.headers.get("Content-Length")
-                size = int(expected) if expected else None
-                with progressbar(response, "read", size or 0, f"download {_name(src_uri)}") as body:
-                    shutil.copyfileobj(body, f, _BLOCK)
-                if size is not None and f.tell() != size:
-                    raise _Truncated(f"the connection ended after {f.tell()} of {size} bytes")
-
-        from rastervision.pipeline.file_system.local_file_system import progressbar
-
         try:
-            _retrying(src_uri, fetch)
+            with replacing(dst_path) as tmp, open(tmp, "wb") as f:
+                http_request.download(src_uri, f, dst_path, **kwargs)
         except OSError as e:
             raise NotWritableError(f"Cannot write {dst_path}: {(e.strerror or str(e)).lower()}.") from e
 
@@ -215,32 +191,77 @@ class HttpFileSystem(FileSystem):
         Raises:
             NotReadableError: It says something else, or cannot be reached.
         """
-        # some servers, and URIs signed for reading, refuse HEAD
-        requests: tuple[dict[str, Any], ...] = ({"method": "HEAD"}, {"headers": {"Range": "bytes=0-0"}})
-        for request in requests:
-            try:
-                with _open(uri, timeout_s=_INFO_TIMEOUT_S, **request) as response:
-                    return FileInfo(_http_tag(response.headers))
-            except urllib.error.HTTPError as e:
-                e.close()
-                code, reason = e.code, e.reason
-            except (OSError, http.client.HTTPException, ValueError) as e:
-                raise NotReadableError(f"Cannot read {uri}: {getattr(e, 'reason', None) or e}.") from e
-        if code in (404, 410):
-            return None
-        raise NotReadableError(f"Cannot read {uri}: the server answered {code} {reason}.")
+        try:
+            return FileInfo(_http_tag(_headers(uri)))
+        except NotReadableError as e:
+            if _status(e) in _GONE:
+                return None
+            raise
+
+    @classmethod
+    @override
+    def files_info(cls, uris: Iterable[str]) -> Infos:
+        """Return `file_info` of many URIs; those of a server are asked for over a few connections that stay open."""
+        by_host: dict[tuple[str, str], list[str]] = {}
+        for uri in dict.fromkeys(uris):
+            parts = urlsplit(uri)
+            by_host.setdefault((parts.scheme.lower(), parts.netloc), []).append(uri)
+        shares = [
+            (*host, group[i::_CONNECTIONS_PER_HOST])
+            for host, group in by_host.items()
+            for i in range(min(len(group), _CONNECTIONS_PER_HOST))
+        ]
+        out: Infos = {}
+        if shares:
+            with ThreadPoolExecutor(min(len(shares), 4 * _CONNECTIONS_PER_HOST)) as pool:
+                for found in pool.map(lambda share: _ask_for_all(cls, *share), shares):
+                    out |= found
+        return {uri: out[uri] for group in by_host.values() for uri in group}
 
     @staticmethod
+    @override
     def last_modified(uri: str) -> datetime | None:
         """Return the ``Last-Modified`` that the server sends; None if it sends none."""
-        with _retrying(uri, lambda: _open(uri, method="HEAD")) as response:
-            value = response.headers.get("Last-Modified")
+        value = _headers(uri).get("Last-Modified")
         try:
             return parsedate_to_datetime(value) if value else None
         except ValueError:
             return None
 
     @staticmethod
+    @override
     def list_paths(uri: str, ext: str | None = None, suffix: str | None = None) -> list[str]:
         """Raise `NotReadableError`: HTTP has no listing of folders."""
         raise NotReadableError(f"Cannot list {uri}: http(s) has no folders. Name each file.")
+
+
+def _ask_for_all(fs: type[HttpFileSystem], scheme: str, netloc: str, uris: list[str]) -> Infos:
+    """Return what is at URIs of one server, asked for one after the other over one connection."""
+    host = netloc.rpartition("@")[2]
+    if scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        return {uri: info_or_error(fs, uri) for uri in uris}
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    out: Infos = {}
+    try:
+        connection = kind(host, timeout=INFO_TIMEOUT_S)
+    except (http.client.HTTPException, ValueError):
+        return {uri: info_or_error(fs, uri) for uri in uris}
+    for uri in uris:
+        try:
+            connection.request("HEAD", urllib.request.Request(uri).selector, headers={"User-Agent": "rastervision"})
+            response = connection.getresponse()
+            response.read()
+            if response.status in (200, *_GONE):
+                out[uri] = FileInfo(_http_tag(response.headers)) if response.status == 200 else None
+                continue
+        except (OSError, http.client.HTTPException, ValueError):
+            connection.close()
+        # a redirect, a refusal of HEAD, or a connection that ended
+        out[uri] = answer = info_or_error(fs, uri)
+        if isinstance(answer, NotReadableError) and _status(answer) is None:
+            # no answer at all: asking for the others would take as long for each
+            left = [u for u in uris if u not in out]
+            out |= {u: NotReadableError(f"Cannot read {u}: {host} cannot be reached.") for u in left}
+            break
+    connection.close()
+    return out

@@ -92,7 +92,8 @@ def download_if_needed(
 
     Args:
         uri: What to get.
-        download_dir: Where remote files are put; the cache of the settings if not given.
+        download_dir: Where remote files are put; the cache of the settings if not given, see
+            `rastervision.pipeline.file_system.cache`.
         fs: File system to use; by default the one that matches the URI.
         use_cache: Use a file that was downloaded before, unless the remote one is known to have changed.
 
@@ -105,9 +106,9 @@ def download_if_needed(
     if issubclass(fs, LocalFileSystem):
         return fs.local_path(uri, "")
     if download_dir is None:
-        from rastervision.pipeline.rv_config import rv_config_
+        from rastervision.pipeline.file_system.cache import fetch
 
-        download_dir = rv_config_.get_cache_dir()
+        return fetch(uri, fs, use_cache)
     path = fs.local_path(uri, download_dir)
     changed = _last_modified(uri, fs)
     if use_cache and os.path.isfile(path) and (changed is None or int(os.path.getmtime(path)) == changed):

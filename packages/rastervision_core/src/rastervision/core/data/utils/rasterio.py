@@ -51,6 +51,9 @@ __all__ = [
     "write_window",
 ]
 
+# schemes of URLs that rasterio hands to GDAL, alone or behind one of an archive: zip+https
+_STREAMED = frozenset({"az", "file", "ftp", "gs", "gzip", "http", "https", "oss", "s3", "tar", "zip"})
+
 
 @dataclass(frozen=True)
 class MaskPlan:
@@ -297,10 +300,15 @@ def get_channel_order_from_dataset(dataset: DatasetReader) -> list[int]:
 
 
 def is_read_in_place(uri: str, stream: bool = False) -> bool:
-    """Tell whether GDAL reads an image where it is: on this machine, by one of its ``/vsi`` paths, or streamed."""
+    """Tell whether GDAL reads an image where it is: on this machine, by one of its ``/vsi`` paths, or streamed.
+
+    URLs of schemes that GDAL does not know, such as those of fsspec, are downloaded in any case.
+    """
     from rastervision.pipeline.file_system.utils import is_local
 
-    return stream or uri.startswith("/vsi") or is_local(uri)
+    scheme, separator, _ = uri.partition("://")
+    can_stream = not separator or ("::" not in uri and scheme.lower().rpartition("+")[2] in _STREAMED)
+    return (stream and can_stream) or uri.startswith("/vsi") or is_local(uri)
 
 
 def download_and_build_vrt(image_uris: Sequence[str], vrt_dir: str, stream: bool = False) -> str:

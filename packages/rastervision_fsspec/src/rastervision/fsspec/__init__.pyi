@@ -1,0 +1,1 @@
+from .fsspec_file_system import FsspecFileSystem as FsspecFileSystem

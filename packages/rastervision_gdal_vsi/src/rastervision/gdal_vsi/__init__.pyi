@@ -1,0 +1,1 @@
+from .vsi_file_system import VsiFileSystem as VsiFileSystem
