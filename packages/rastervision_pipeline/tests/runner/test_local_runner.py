@@ -19,7 +19,7 @@ from rastervision.pipeline.config import save_pipeline_config
 from rastervision.pipeline.errors import RunError
 from rastervision.pipeline.file_system.utils import str_to_file
 from rastervision.pipeline.run_plan import RunOptions, RunPlan, Step
-from rastervision.pipeline.runner import LocalRunner, Runner, local_runner
+from rastervision.pipeline.runner import LocalRunner, Runner, local_runner, plan_run
 from rastervision.pipeline.runner.local_runner import command_line
 from rastervision.pipeline.runner.processes import Child, describe_exit, exit_status
 from rastervision.testing.contracts import RunnerContract
@@ -73,6 +73,7 @@ def get_config(runner, root_uri, seconds="60", kill=False):
 class TestLocalRunner(RunnerContract):
     own_processes = True
     side_by_side = True
+    keeps_logs = True
 
     @pytest.fixture
     def runner(self) -> Runner:
@@ -278,9 +279,9 @@ def contract_plan(root: Path, names: str, **fields: Any) -> RunPlan:
 def test_names_that_are_shown_leave_out_what_all_have_in_common() -> None:
     steps = [Step(0, "chip", 0, 2, pipeline_id="s3://b/x/one"), Step(1, "train", pipeline_id="s3://b/x/only/two")]
 
-    assert local_runner._short_names(steps) == {0: "chip 1/2 from one", 1: "train from only/two"}
-    assert local_runner._short_names(steps[:1]) == {0: "chip 1/2 from one"}
-    assert local_runner._short_names([Step(0, "chip")]) == {0: "chip"}
+    assert plan_run._short_names(steps) == {0: "chip 1/2 from one", 1: "train from only/two"}
+    assert plan_run._short_names(steps[:1]) == {0: "chip 1/2 from one"}
+    assert plan_run._short_names([Step(0, "chip")]) == {0: "chip"}
 
 
 @pytest.mark.parametrize("gpu_jobs", [1, 2])
@@ -310,7 +311,7 @@ def test_cores_are_shared_by_what_runs_side_by_side(tmp_path: Path, monkeypatch:
     class Recorded(Child):
         def __init__(self, args: Any, label: str, env: Any, **kwargs: Any) -> None:
             envs.append((label, env))
-            super().__init__([sys.executable, "-c", ""], label, env, **kwargs)
+            super().__init__([sys.executable, "-c", ""], label, env, **{**kwargs, "popen": subprocess.Popen})
 
     monkeypatch.setattr(local_runner, "Child", Recorded)
     plan = contract_plan(tmp_path, "abcde")
@@ -359,7 +360,7 @@ def test_a_failure_names_log_and_last_lines_and_lets_the_others_finish(
     good = ContractPipelineConfig(root_uri=str(tmp_path / "b"), meets=[f"{tmp_path}/failure is told"])
     save_pipeline_config(good, good.get_config_uri())
     after = Step(9, "third", needs=(1,), cfg_json_uri=good.get_config_uri(), pipeline_id="b")
-    monkeypatch.setattr(local_runner.log, "handlers", [Release(tmp_path / "failure is told")])
+    monkeypatch.setattr(plan_run.log, "handlers", [Release(tmp_path / "failure is told")])
 
     with pytest.raises(RunError) as caught:
         LocalRunner().run_dag(RunPlan((*plan.steps, after), plan.pipelines), RunOptions(jobs=2, gpu_jobs=2))

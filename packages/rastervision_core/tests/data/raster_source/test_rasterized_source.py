@@ -148,6 +148,36 @@ def test_windows_larger_than_the_cache_are_read(source: RasterizedSource, monkey
     assert not cache._tiles
 
 
+@pytest.mark.parametrize("max_bytes", [1 << 20, (1 << 20) - 1])
+def test_a_prepared_source_has_burned_its_labels_if_they_fit(
+    source: RasterizedSource, monkeypatch: pytest.MonkeyPatch, max_bytes: int
+) -> None:
+    cache = rasterize._TileCache(max_bytes)
+    monkeypatch.setattr(rasterize, "_tiles", cache)
+    source.set_bbox(Box(0, 0, 1024, 1000))  # four tiles
+
+    source.prepare()
+
+    assert len(cache._tiles) == (4 if max_bytes == 1 << 20 else 0)
+    assert np.bincount(source.get_chip(source.extent).ravel()).tolist() == [1024 * 1000 - 44, 12, 16, 16]
+
+
+def test_tiles_of_polygons_that_are_gone_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = rasterize._TileCache(max_bytes=1 << 20)
+    monkeypatch.setattr(rasterize, "_tiles", cache)
+    geoms, values = np.array([box(0, 0, 600, 5)], dtype=object), np.array([1], np.uint8)
+    tiles = rasterize.PolygonTiles(geoms, values, 0, False)
+    tiles.keep(Box(0, 0, 10, 1000))
+    others = pickle.loads(pickle.dumps(tiles))
+    others.keep(Box(0, 0, 10, 10))
+    assert cache.room() == (1 << 20) - 3 * 512 * 512
+
+    del tiles
+
+    assert cache.room() == (1 << 20) - 512 * 512
+    assert others.read(Box(4, 0, 6, 2)).tolist() == [[1, 1], [0, 0]]
+
+
 def test_class_ids_of_16_bits(tmp_path: Path) -> None:
     geoms = [box(i, 0, i + 1, 1) for i in range(3)]
     source = make(tmp_path / "a.json", geoms, [0, 65_534, 256], background=65_535, dtype=np.uint16)

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rastervision.core.data.utils.dataset_pool import DatasetPool, get_aws_session, open_image
+from rastervision.core.data.utils.dataset_pool import DatasetPool, get_aws_session, get_store_session, open_image
 from rastervision.pipeline.errors import NotReadableError
+from rastervision.pipeline.file_system import LocalFileSystem
+from rastervision.pipeline.registry import registry_
 from rastervision.testing import numbered_image, write_geotiff
 
 IMAGE = numbered_image(20, 30)
@@ -84,7 +86,33 @@ def test_forked_processes_open_the_file_again(tif: Path) -> None:
     os.close(write_fd)
 
 
-def test_aws_session_needs_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "boto3", None)
+def test_sessions_need_the_package_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rastervision.pipeline.plugins.entry_points_of", lambda group: {})
 
     assert get_aws_session() is None
+    assert get_store_session(["s3://bucket/a.tif", "nowhere://a"]) is None
+
+
+class _Store(LocalFileSystem):
+    """A store that GDAL reads with options of its own."""
+
+    @staticmethod
+    def matches_uri(uri: str, mode: str) -> bool:
+        return uri.startswith("store://")
+
+    @staticmethod
+    def gdal_options(uri: str) -> dict[str, str]:
+        return {"GDAL_HTTP_USERAGENT": uri}
+
+
+def test_gdal_gets_the_options_that_the_file_system_gives(tif: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rasterio
+
+    monkeypatch.setattr(registry_, "file_systems", [_Store])
+    pool = DatasetPool(str(tif), get_store_session(["a.tif", "https://a.org/a.tif", "store://a.tif"]))
+
+    for same in (pool, pickle.loads(pickle.dumps(pool))):
+        with same.borrow():
+            assert rasterio.env.getenv()["GDAL_HTTP_USERAGENT"] == "store://a.tif"
+    assert not rasterio.env.hasenv()
+    assert get_store_session(["a.tif", "https://a.org/a.tif"]) is None

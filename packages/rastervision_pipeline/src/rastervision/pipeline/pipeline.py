@@ -78,6 +78,14 @@ class Pipeline:
         """Return a text that ends a run, such as results and where the outputs are; None for nothing."""
         return None
 
+    def splits_are_merged(self, command: str, num_splits: int) -> bool:
+        """Return whether the parts of a command, done in as many parts, have to be merged before it is done."""
+        return False
+
+    def merge_splits(self, command: str, num_splits: int) -> None:
+        """Make the outputs of a command of what its parts have written; called once all of them are done."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how the parts of {command} are merged.")
+
     def test_cpu(self, split_ind: int = 0, num_splits: int = 1) -> None:
         """Check that a runner can run a split command."""
         log.info("test_cpu split %d of %d", split_ind, num_splits)

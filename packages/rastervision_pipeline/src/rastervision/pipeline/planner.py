@@ -15,7 +15,7 @@ from rastervision.pipeline.errors import ConfigError
 from rastervision.pipeline.io_report import CommandIODefinition
 from rastervision.pipeline.plan_graph import CommandNode, PlannedPipeline, build_graph
 from rastervision.pipeline.plan_state import decide
-from rastervision.pipeline.run_plan import RunPlan, Step, known_commands
+from rastervision.pipeline.run_plan import RunPlan, Step, known_commands, last_of, steps_of
 from rastervision.pipeline.rv_config import rv_config_
 from rastervision.pipeline.storage import canonical_uri
 
@@ -71,20 +71,10 @@ class Plan:
         for node in self.in_state("run"):
             owner = node.owner
             needs = tuple(i for needed in node.needs for i in ids.get(needed, ()))
-            ids[node] = tuple(range(len(steps), len(steps) + node.num_splits))
-            steps += [
-                Step(
-                    id=step_id,
-                    command=node.command,
-                    split_ind=split_ind,
-                    num_splits=node.num_splits,
-                    needs=needs,
-                    gpu=node.command in owner.pipeline.gpu_commands,
-                    cfg_json_uri=owner.config_uri,
-                    pipeline_id=owner.id if len(self.pipelines) > 1 else "",
-                )
-                for split_ind, step_id in enumerate(ids[node])
-            ]
+            name = owner.id if len(self.pipelines) > 1 else ""
+            group = steps_of(owner.pipeline, node.command, node.num_splits, needs, len(steps), owner.config_uri, name)
+            steps += group
+            ids[node] = last_of(group)
         return RunPlan(tuple(steps), {node.owner.config_uri: node.owner.pipeline for node in self.in_state("run")})
 
 

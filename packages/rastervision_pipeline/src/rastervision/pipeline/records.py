@@ -1,8 +1,8 @@
 """Completion records: files under ``<root_uri>/.rv`` that say that a command was done, and from what.
 
 A command that starts replaces its record by one that says so, and completes it at the end, so that a command that
-was killed is never taken for one that is done. A command that is done in parts has a record per part; those of an
-earlier run with another number of parts are made void.
+was killed is never taken for one that is done. A command that is done in parts has a record per part, and one more if
+the parts are merged; those of an earlier run with another number of parts are made void.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from rastervision.pipeline.pipeline import PipelineConfig
 
-__all__ = ["Records", "copy_records", "recorded"]
+__all__ = ["RecordedState", "Records", "copy_records", "read_states", "recorded"]
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,7 @@ class Records:
     def read_all(cls, root_uri: str) -> dict[str, Records]:
         """Return the records below a root, by command."""
         listed = _listed(root_uri)
-        keys = [(c, num, ind) for c, by_num in listed.items() for num, parts in by_num.items() for ind in parts]
-        with ThreadPoolExecutor(_MAX_THREADS) as pool:
-            contents = pool.map(lambda key: _read_record(_uri(root_uri, key[0], key[2], key[1])), keys)
-            by_key = dict(zip(keys, contents, strict=True))
+        by_key = _read_records(root_uri, listed)
         return {
             command: cls._of({num: {ind: by_key[command, num, ind] for ind in parts} for num, parts in by_num.items()})
             for command, by_num in listed.items()
@@ -87,17 +85,51 @@ class Records:
     @classmethod
     def _of(cls, by_num_splits: Mapping[int, Mapping[int, Mapping[str, Any]]]) -> Records:
         finished, unfinished = {}, False
-        for num_splits, parts in sorted(by_num_splits.items()):
-            states = {record.get("state") for record in parts.values()}
-            if states == {"void"}:
+        for num_splits, records in sorted(by_num_splits.items()):
+            parts = {ind: record for ind, record in records.items() if record.get("state") != "void"}
+            if not parts:
                 continue
-            whole = parts.keys() == set(range(num_splits)) and states == {"done"}
+            states = {record.get("state") for record in parts.values()}
+            merged = any(record.get("merged") for record in parts.values())  # the last record is that of the merge
+            whole = parts.keys() == set(range(num_splits + merged)) and states == {"done"}
             fingerprint = _fingerprint(parts[0]) if whole else None
             if fingerprint is not None and {r.get("fingerprint") for r in parts.values()} == {fingerprint.digest}:
                 finished[num_splits] = fingerprint
             else:
                 unfinished = True
         return cls(finished, unfinished)
+
+
+@dataclass(frozen=True)
+class RecordedState:
+    """What the record of a command, or of a part of it, says."""
+
+    command: str
+    split_ind: int
+    num_splits: int
+    state: str
+    time: str
+
+
+def read_states(root_uri: str) -> list[RecordedState]:
+    """Return what the records below a root say, as far as they are valid, those that changed last at the end."""
+    found = _read_records(root_uri, _listed(root_uri))
+    states = [
+        RecordedState(command, ind, num, str(record.get("state")), str(record.get("time", "")))
+        for (command, num, ind), record in found.items()
+        if record.get("state") != "void"
+    ]
+    return sorted(states, key=lambda s: (s.time, s.command, s.num_splits, s.split_ind))
+
+
+def _read_records(
+    root_uri: str, listed: Mapping[str, Mapping[int, set[int]]]
+) -> dict[tuple[str, int, int], dict[str, Any]]:
+    """Return (command, number of parts, part) -> record."""
+    keys = [(c, num, ind) for c, by_num in listed.items() for num, parts in by_num.items() for ind in sorted(parts)]
+    with ThreadPoolExecutor(_MAX_THREADS) as pool:
+        contents = pool.map(lambda key: _read_record(_uri(root_uri, key[0], key[2], key[1])), keys)
+        return dict(zip(keys, contents, strict=True))
 
 
 def _fingerprint(record: Mapping[str, Any]) -> Fingerprint | None:
@@ -122,25 +154,38 @@ def _write(root_uri: str, command: str, split_ind: int, num_splits: int, state: 
 
 
 @contextlib.contextmanager
-def recorded(config: PipelineConfig, command: str, split_ind: int, num_splits: int) -> Iterator[None]:
+def recorded(
+    config: PipelineConfig, command: str, split_ind: int, num_splits: int, merged: bool = False
+) -> Iterator[None]:
     """Keep the record of a command, or of a part of it, around what does it.
 
     A command that reports no outputs has no record, because it is always run.
+
+    Args:
+        config: The pipeline.
+        command: Name of the command.
+        split_ind: Which part, from 0; ``num_splits`` for the merge of the parts.
+        num_splits: In how many parts the command is done.
+        merged: Whether the parts are merged, so that the command is not done without that.
     """
     io = CommandIODefinition(num_splits)
     config.report_io(command, io)
     root = config.root_uri
-    if not root or not io.outputs:
+    # of the processes of torchrun, each of which runs the command, the first one writes the outputs
+    if not root or not io.outputs or os.environ.get("RANK", "0") != "0":
         yield
         return
     # as it is before the command: what changes while it runs may have been read or not
     fingerprint = Fingerprint.of(config, command, foreign_inputs(io), Storage())
     _write(root, command, split_ind, num_splits, "started")
     for other, parts in _listed(root).get(command, {}).items():
-        for ind in parts if other != num_splits else ():
+        # those of other numbers of parts, and of a merge that is not wanted any more
+        for ind in parts if other != num_splits else parts - set(range(num_splits + merged)):
             _write(root, command, ind, other, "void")
     yield
     content: dict[str, Any] = {"fingerprint": fingerprint.digest}
+    if merged:
+        content["merged"] = True
     if split_ind == 0:
         content |= {"config": fingerprint.config, "plugins": fingerprint.plugins, "inputs": fingerprint.inputs}
     try:

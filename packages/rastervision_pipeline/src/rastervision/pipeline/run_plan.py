@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from rastervision.pipeline.pipeline import Pipeline
 
-__all__ = ["RunOptions", "RunPlan", "Step", "check_commands", "known_commands", "plan", "run_step"]
+__all__ = [
+    "RunOptions",
+    "RunPlan",
+    "Step",
+    "check_commands",
+    "known_commands",
+    "last_of",
+    "plan",
+    "run_step",
+    "steps_of",
+]
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,8 @@ class Step:
     Args:
         id: Number of the step in its plan.
         command: Name of the pipeline's method.
-        split_ind: Which part of the command this is, from 0.
+        split_ind: Which part of the command this is, from 0. One past the last part stands for merging what the parts
+            have written; only pipelines that ask for it have this step.
         num_splits: In how many parts the command is done; 1 means as a whole.
         needs: Ids of the steps that must have succeeded before.
         gpu: Whether the command makes use of a GPU.
@@ -43,7 +54,14 @@ class Step:
     cfg_json_uri: str = ""
     pipeline_id: str = ""
 
+    @property
+    def merges(self) -> bool:
+        """Whether this step merges what the parts of the command have written."""
+        return self.split_ind == self.num_splits
+
     def __str__(self) -> str:
+        if self.merges:
+            return f"{self.command} merge"
         return self.command if self.num_splits == 1 else f"{self.command} {self.split_ind + 1}/{self.num_splits}"
 
 
@@ -114,15 +132,49 @@ def plan(pipeline: Pipeline, commands: Sequence[str], num_splits: int = 1) -> li
     needs: tuple[int, ...] = ()
     for command in commands:
         parts = num_splits if command in pipeline.split_commands else 1
-        gpu = command in pipeline.gpu_commands
-        group = [Step(len(steps) + i, command, i, parts, needs, gpu) for i in range(parts)]
+        group = steps_of(pipeline, command, parts, needs, first_id=len(steps))
         steps.extend(group)
-        needs = tuple(step.id for step in group)
+        needs = last_of(group)
     return steps
+
+
+def steps_of(
+    pipeline: Pipeline,
+    command: str,
+    num_splits: int,
+    needs: tuple[int, ...],
+    first_id: int,
+    cfg_json_uri: str = "",
+    pipeline_id: str = "",
+) -> list[Step]:
+    """Return the steps of one command: its parts, and one that merges what they have written if that has to be done.
+
+    Args:
+        pipeline: The pipeline.
+        command: Name of the command.
+        num_splits: In how many parts it is done.
+        needs: Ids of the steps that must have succeeded before.
+        first_id: Id of the first step; the others follow.
+        cfg_json_uri: Of the steps.
+        pipeline_id: Of the steps.
+    """
+    gpu = command in pipeline.gpu_commands
+    ids = range(first_id, first_id + num_splits)
+    steps = [Step(id_, command, i, num_splits, needs, gpu, cfg_json_uri, pipeline_id) for i, id_ in enumerate(ids)]
+    if num_splits > 1 and pipeline.splits_are_merged(command, num_splits):
+        steps.append(Step(ids.stop, command, num_splits, num_splits, tuple(ids), False, cfg_json_uri, pipeline_id))
+    return steps
+
+
+def last_of(steps: Sequence[Step]) -> tuple[int, ...]:
+    """Return the ids of those of the `steps_of` a command after which it is done."""
+    return (steps[-1].id,) if steps[-1].merges else tuple(step.id for step in steps)
 
 
 def run_step(pipeline: Pipeline, command: str, split_ind: int | None = None, num_splits: int | None = None) -> None:
     """Call a command of a pipeline, or one part of it, and keep its completion record.
+
+    With ``split_ind`` equal to ``num_splits``, merge what the parts have written.
 
     Raises:
         ConfigError: The pipeline has no such command, it cannot be split, or there is no such part.
@@ -136,7 +188,14 @@ def run_step(pipeline: Pipeline, command: str, split_ind: int | None = None, num
     if command not in pipeline.split_commands:
         names = ", ".join(pipeline.split_commands) or "none"
         raise ConfigError(f"The command {command} cannot be split. Those that can: {names}.")
-    if split_ind is None or not 0 <= split_ind < num_splits:
-        raise ConfigError(f"There is no part {split_ind} of {num_splits}. Set --split-ind from 0 to {num_splits - 1}.")
-    with recorded(pipeline.config, command, split_ind, num_splits):
-        method(split_ind=split_ind, num_splits=num_splits)
+    merged = pipeline.splits_are_merged(command, num_splits)
+    if split_ind is None or not 0 <= split_ind < num_splits + merged:
+        or_merge = f", or to {num_splits} to merge the parts" if merged else ""
+        raise ConfigError(
+            f"There is no part {split_ind} of {num_splits}. Set --split-ind from 0 to {num_splits - 1}{or_merge}."
+        )
+    with recorded(pipeline.config, command, split_ind, num_splits, merged):
+        if split_ind == num_splits:
+            pipeline.merge_splits(command, num_splits)
+        else:
+            method(split_ind=split_ind, num_splits=num_splits)

@@ -57,6 +57,8 @@ _DEFAULT_CHIP_WORKERS = 4
 class PyTorchLearnerBackendConfig(BackendConfig):
     """Configure a `PyTorchLearnerBackend`."""
 
+    predicts_parts: ClassVar[bool] = True
+
     model: ModelConfig = Field(description="The model.")
     solver: SolverConfig = Field(description="How to train.")
     data: DataConfig = Field(description="Training data: chips that the chip command writes, or scenes directly.")

@@ -8,6 +8,8 @@ Next: `rastervision.core.data.label.label_blocks`.
 
 from __future__ import annotations
 
+import logging
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
     from rastervision.core.data.label.label_blocks import Strip
     from rastervision.core.rv_pipeline import SemanticSegmentationPredictOptions
 
-    PixelModel = Callable[[NDArray[Any]], NDArray[Any]]
+    PixelModel = Callable[[NDArray[Any]], Any]
     Predictions = Sequence[tuple[int, NDArray[Any]]]
 
 __all__ = ["stream_pixel_labels"]
+
+log = logging.getLogger(__name__)
 
 DEFAULT_BLOCK_SZ = 256
 
@@ -46,12 +50,14 @@ def stream_pixel_labels(
     """Return the labels of a scene, which are predicted when a label store (or anybody) takes their blocks.
 
     Args:
-        scene: Its label store, if it has one, decides whether scores are averaged and how large output tiles are.
+        scene: Its label store, if it has one, decides whether scores are averaged and how large output tiles are. If
+            ``scene.part`` is set, there are blocks of that part only.
         predict_options: Window size, stride, margin, batch size, and whether pixels without data become null.
         class_config: The classes.
         make_model: Gives, for a grid of windows and whether scores are averaged, the model: a function that takes
             (n, C, chip, chip) raw pixels, which are a view, and returns class ids (n, h, w), or scores (n, K, h, w),
-            without the margin of the windows. What it returns may be overwritten by its next call but two.
+            without the margin of the windows. What it returns may be overwritten by its next call but two, and may be
+            anything that `np.asarray` makes an array of, which another thread does later.
         convert: Applied to each band of pixels (H, W, C) once, before windows are cut out of it.
     """
     options = predict_options
@@ -68,7 +74,8 @@ def stream_pixel_labels(
     def make_blocks() -> Iterator[LabelBlock]:
         model = make_model(grid, smooth)
         stream = _SceneStream(scene, grid, len(class_config), options.batch_sz, smooth, model, convert)
-        return stream.blocks(block_sz)
+        height = int(scene.extent.height)
+        return stream.blocks(block_sz, range(height) if scene.part is None else scene.part.of(height, block_sz))
 
     labels = StreamedSemanticSegmentationLabels(
         scene.extent, len(class_config), smooth=smooth, make_blocks=make_blocks, block_sz=block_sz
@@ -88,11 +95,12 @@ class _Row(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Predictions of some windows of a row, each with its column start."""
+    """What the model returned for some windows of a row, and their column starts."""
 
     strip: Strip
     row: int
-    predictions: Predictions
+    cols: Sequence[int]
+    out: Any
 
 
 class _SceneStream:
@@ -109,39 +117,44 @@ class _SceneStream:
         self.scene, self.grid = scene, grid
         self.num_classes, self.batch_sz, self.smooth = num_classes, batch_sz, smooth
         self.model, self.convert = model, convert
+        self.waiting = ""
 
-    def blocks(self, block_sz: int) -> Iterator[LabelBlock]:
+    def blocks(self, block_sz: int, rows: range) -> Iterator[LabelBlock]:
         grid = self.grid
+        grid_rows = grid.rows_over(rows)
         source = self.scene.raster_source
         pixel_bytes = source.num_channels * np.dtype(source.dtype).itemsize * grid.chip_sz
         score_bytes = 4 * self.num_classes if self.smooth else 2 * self.num_classes
         strips = plan_strips(grid, score_bytes * (grid.inner_sz + block_sz) + pixel_bytes, block_sz)
 
         # one pair of threads for all strips: while the last rows of a strip are blended, the next one is read
-        stream = prefetch(self._run_model(prefetch(self._read(strips), depth=1)), depth=1)
-        with progress(f"predict {self.scene.id}", len(strips) * len(grid.rows)) as advance, closing(stream):
+        stream = prefetch(self._run_model(prefetch(self._read(strips, grid_rows), depth=1)), depth=1)
+        with progress(f"predict {self.scene.id}", len(strips) * len(grid_rows)) as advance, closing(stream):
             batch = next(stream, None)
 
             def predict(strip: Strip) -> Iterator[tuple[int, Predictions]]:
                 nonlocal batch
-                done = 0
+                done = grid_rows.start
                 while batch is not None and batch.strip is strip:
-                    yield batch.row, batch.predictions
-                    advance(batch.row - done)
+                    yield batch.row, list(zip(batch.cols, np.asarray(batch.out), strict=True))
+                    advance(batch.row - done, self.waiting)
                     done = batch.row
                     batch = next(stream, None)
-                advance(len(grid.rows) - done)
+                advance(grid_rows.stop - done)
 
-            yield from blend(grid, self.num_classes, predict, smooth=self.smooth, block_sz=block_sz, strips=strips)
+            yield from blend(
+                grid, self.num_classes, predict, smooth=self.smooth, block_sz=block_sz, strips=strips, rows=rows
+            )
 
-    def _read(self, strips: Sequence[Strip]) -> Iterator[_Row]:
+    def _read(self, strips: Sequence[Strip], grid_rows: range) -> Iterator[_Row]:
         """Yield the raw pixels of the windows, row of windows by row."""
         source, grid = self.scene.raster_source, self.grid
         for strip in strips:
             bands = None
             if source.is_pixelwise and len(strip.cols):
                 bands = _BandReader(source, strip, grid.chip_sz, self.convert)
-            for row, y in enumerate(grid.rows):
+            for row in grid_rows:
+                y = grid.rows[row]
                 cols = grid.kept_cols(row, strip.cols)
                 if not cols:
                     continue
@@ -153,10 +166,16 @@ class _SceneStream:
                 yield _Row(strip, row, cols, chips)
 
     def _run_model(self, rows: Iterator[_Row]) -> Iterator[_Batch]:
+        waited = 0.0
+        began = asked = time.perf_counter()
         for strip, row, cols, chips in rows:
+            waited += time.perf_counter() - asked
             for i in range(0, len(cols), self.batch_sz):
-                arr = self.model(chips[i : i + self.batch_sz])
-                yield _Batch(strip, row, list(zip(cols[i : i + self.batch_sz], arr, strict=True)))
+                out = self.model(chips[i : i + self.batch_sz])
+                yield _Batch(strip, row, cols[i : i + self.batch_sz], out)
+            asked = time.perf_counter()
+            self.waiting = f"{waited / (asked - began):.0%} of the time waiting for data"
+        log.info("scene %s: the model spent %s", self.scene.id, self.waiting or "no time")
 
 
 class _BandReader:

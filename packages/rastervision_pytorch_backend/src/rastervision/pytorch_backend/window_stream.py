@@ -42,7 +42,8 @@ def stream_windows(
     """Yield batches of the windows of a scene, row by row, with what a model makes of them.
 
     Args:
-        scene: The scene; only windows in its AOI are predicted.
+        scene: The scene; only windows in its AOI are predicted, and of these the batches of ``scene.part`` if that is
+            set.
         predict_options: Window size, stride and batch size.
         convert: Takes (n, ..., chip, chip, C) raw pixels to what the model takes; called by the threads that read.
         model: Called for one batch after the other, in the thread of the caller.
@@ -51,12 +52,15 @@ def stream_windows(
     stride = predict_options.stride or chip_sz
     windows = sliding_windows(scene.extent, chip_sz, stride, aoi_polygons=scene.aoi_polygons_bbox_coords)
     batches = [windows[i : i + batch_sz] for i in range(0, len(windows), batch_sz)]
+    if scene.part is not None:
+        part = scene.part.of(len(batches))
+        batches = batches[part.start : part.stop]
 
     def read(batch: Sequence[Box]) -> Chips:
         return convert(np.stack([scene.raster_source.get_chip(window) for window in batch]))
 
     chips_of = prefetch(map_in_threads(read, batches, min(_MAX_READERS, num_threads())), depth=1)
-    with progress(f"predict {scene.id}", len(windows)) as advance, closing(chips_of):
+    with progress(f"predict {scene.id}", sum(map(len, batches))) as advance, closing(chips_of):
         for batch, chips in zip(batches, chips_of, strict=True):
             yield batch, model(chips)
             advance(len(batch))

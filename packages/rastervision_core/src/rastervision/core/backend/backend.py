@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rastervision.pipeline.config import Config, register_config
 
@@ -24,6 +24,9 @@ __all__ = ["Backend", "BackendConfig", "SampleWriter"]
 @register_config("backend")
 class BackendConfig(Config):
     """Configure a `Backend`."""
+
+    #: Whether the backend heeds `Scene.part`, so that a scene is worth being predicted in parts.
+    predicts_parts: ClassVar[bool] = False
 
     def command_config(self, command: str) -> Any:
         """Return the part of this config that a command depends on, as JSON-compatible values; here all of it."""
@@ -74,4 +77,4 @@ class Backend(ABC):
 
     @abstractmethod
     def predict_scene(self, scene: Scene, predict_options: PredictOptions) -> Labels:
-        """Return the predicted labels of a scene."""
+        """Return the predicted labels of a scene; those of ``scene.part`` suffice if that is set."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rastervision.core.data.label_source.label_source import LabelSource
     from rastervision.core.data.label_store.label_store import LabelStore
     from rastervision.core.data.raster_source.raster_source import RasterSource
+    from rastervision.core.data.scene_part import ScenePart
     from rastervision.core.rv_pipeline.rv_pipeline import RVPipelineConfig
     from rastervision.pipeline.io_report import CommandIODefinition
 
@@ -149,6 +150,7 @@ class Scene:
     Attributes:
         aoi_polygons: In pixel coordinates of the whole image.
         aoi_polygons_bbox_coords: In pixel coordinates of the bbox, as windows are.
+        part: The part of the scene that is predicted; all of it if None.
 
     Raises:
         ConfigError: An AOI is not a polygon, or there are AOIs but none of them meets the bbox.
@@ -166,6 +168,7 @@ class Scene:
         self.raster_source = raster_source
         self.label_source = label_source
         self.label_store = label_store
+        self.part: ScenePart | None = None
         for other in (label_source, label_store):
             if other is not None:
                 match_bboxes(raster_source, other)

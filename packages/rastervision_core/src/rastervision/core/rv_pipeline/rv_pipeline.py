@@ -270,7 +270,7 @@ class RVPipeline(Pipeline):
             for name, scenes in self._analysis_groups(analyzer_config):
                 analyzer = analyzer_config.build(scene_group=(name, [s.id for s in scenes]))
                 log.info("analyzing %s: %d scenes", name, len(scenes))
-                built: Any = (self._build_scene(s, use_transformers=False) for s in scenes)
+                built: Any = (self.build_scene(s, use_transformers=False) for s in scenes)
                 if isinstance(analyzer, StatsAnalyzer) and len(scenes) > _MAX_OPEN_SCENES:
                     built = track(built, f"analyze {name}", len(scenes))
                 else:
@@ -319,8 +319,14 @@ class RVPipeline(Pipeline):
     def predict(self, split_ind: int = 0, num_splits: int = 1) -> None:
         """Predict the validation and test scenes, or one of ``num_splits`` parts of them, and store labels.
 
-        Stored labels are replaced scene by scene, each as a whole.
+        Stored labels are replaced scene by scene, each as a whole. If there are more parts than scenes, scenes are cut,
+        and `merge_splits` makes the labels of their parts.
         """
+        from rastervision.core.rv_pipeline.scene_parts import predict_part
+
+        if self.splits_are_merged("predict", num_splits):
+            predict_part(self, split_ind, num_splits)
+            return
         dataset = self.config.dataset.get_split_config(split_ind, num_splits)
         scenes = [*dataset.validation_scenes, *dataset.test_scenes]
         if not scenes:
@@ -330,11 +336,28 @@ class RVPipeline(Pipeline):
             self.build_backend()
         for scene_config in scenes:
             with naming_scene(scene_config.id):
-                scene = self._build_scene(scene_config)
-                if scene.label_store is None:
-                    raise ConfigError(f"Scene {scene.id!r} has no label_store for its prediction. Call update() first.")
-                log.info("predicting %s: %dx%d pixels", scene.id, *scene.extent.size)
-                scene.label_store.save(self.predict_scene(scene))
+                self.predict_and_save(self.build_scene(scene_config))
+
+    def predict_and_save(self, scene: Scene) -> None:
+        """Predict a scene, and store its labels."""
+        if scene.label_store is None:
+            raise ConfigError(f"Scene {scene.id!r} has no label_store for its prediction. Call update() first.")
+        log.info("predicting %s: %dx%d pixels", scene.id, *scene.extent.size)
+        scene.label_store.save(self.predict_scene(scene))
+
+    def splits_are_merged(self, command: str, num_splits: int) -> bool:
+        """Return whether the parts have to be merged: those of predict, if scenes are cut."""
+        from rastervision.core.rv_pipeline.scene_parts import predicts_parts
+
+        # a subclass that predicts in its own way knows nothing of parts of scenes
+        ours = all(getattr(type(self), n) is getattr(RVPipeline, n) for n in ("predict", "predict_scene"))
+        return command == "predict" and ours and predicts_parts(self.config, num_splits)
+
+    def merge_splits(self, command: str, num_splits: int) -> None:
+        """Make and store the labels of the scenes that were predicted in parts, without a whole scene in memory."""
+        from rastervision.core.rv_pipeline.scene_parts import merge_parts
+
+        merge_parts(self, num_splits)
 
     def predict_scene(self, scene: Scene) -> Labels:
         """Return the predicted labels of a scene; for some tasks they are computed while they are saved."""
@@ -354,7 +377,7 @@ class RVPipeline(Pipeline):
             for evaluator_config in self.config.evaluators:
                 evaluator = evaluator_config.build(self.config.dataset.class_config, (name, [s.id for s in scenes]))
                 log.info("evaluating %s: %d scenes", name, len(scenes))
-                evaluator.process(self._build_scene(s) for s in scenes)
+                evaluator.process(self.build_scene(s) for s in scenes)
         self.write_previews()
 
     def write_previews(self) -> None:
@@ -363,7 +386,7 @@ class RVPipeline(Pipeline):
 
         for scene_config, uri in self.config.get_previews():
             with naming_scene(scene_config.id):
-                write_preview(self._build_scene(scene_config), self.config.dataset.class_config, uri)
+                write_preview(self.build_scene(scene_config), self.config.dataset.class_config, uri)
             log.info("wrote %s", uri)
 
     def bundle(self) -> None:
@@ -402,5 +425,6 @@ class RVPipeline(Pipeline):
 
     # -- helpers ---------------------------------------------------------------------------------------------
 
-    def _build_scene(self, scene_config: SceneConfig, use_transformers: bool = True) -> Scene:
+    def build_scene(self, scene_config: SceneConfig, use_transformers: bool = True) -> Scene:
+        """Build a scene of the data set, without its raster transformers if so told."""
         return scene_config.build(self.config.dataset.class_config, self.tmp_dir, use_transformers=use_transformers)

@@ -117,6 +117,8 @@ class Child:
         on_line: Called with each line of output, from other threads; control codes and what progress bars
             draw over are left out.
         quiet: With a label: of what the child writes to stderr, pass on only warnings and errors that it logs.
+        popen: What starts it: `subprocess.Popen`, or what can stand for it.
+        prefix: Put before each line instead of the label.
     """
 
     def __init__(
@@ -126,8 +128,11 @@ class Child:
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
         quiet: bool = False,
+        popen: Callable[..., Any] = subprocess.Popen,
+        prefix: str | None = None,
     ) -> None:
         self.label = label
+        self._prefix = f"[{label}] " if prefix is None else prefix
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._on_line = on_line
         self._quiet = quiet
@@ -139,7 +144,7 @@ class Child:
         try:
             stderr: Any = terminal[1] if terminal else subprocess.PIPE
             stdout: Any = terminal[1] if terminal and sys.stdout.isatty() else subprocess.PIPE
-            self._process = subprocess.Popen(
+            self._process = popen(
                 list(args), stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, env=full_env, **_own_group()
             )
         except BaseException:
@@ -214,7 +219,7 @@ class Child:
         if self._on_line is not None:
             self._on_line(line)
         if self.label and (stream == "stdout" or not self._quiet or _WARNING.match(line)):
-            _write(stream, f"[{self.label}] {line}\n")
+            _write(stream, f"{self._prefix}{line}\n")
 
 
 def _write(stream: str, text: str) -> None:
@@ -231,7 +236,7 @@ def _own_group() -> dict[str, Any]:
     return {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
 
 
-def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
+def _signal_group(process: Any, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.name == "posix":
             os.killpg(process.pid, signum)

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from rastervision.pipeline.errors import RasterVisionError
 from rastervision.pipeline.run_plan import RunPlan, plan
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from rastervision.pipeline.pipeline import Pipeline
     from rastervision.pipeline.run_plan import RunOptions, Step
+    from rastervision.pipeline.submitted_run import JobStatus, SubmittedRun
 
 __all__ = ["Runner", "linear_plan", "run_dag_of", "step_name"]
 
@@ -64,6 +66,23 @@ class Runner(ABC):
         Raises:
             RunError: The program cannot be run or fails.
         """
+
+    def describe(self, plan: RunPlan, options: RunOptions) -> list[str]:
+        """Return what a dry run tells besides the plan, line by line: such as what would be submitted.
+
+        Raises:
+            ConfigError: The plan cannot be carried out, as settings are missing.
+        """
+        return []
+
+    def status(self, run: SubmittedRun, tail: int = 20) -> list[JobStatus]:
+        """Return how far the jobs of a run are, for a runner that submits.
+
+        Args:
+            run: What `run` or ``run_dag`` has submitted, and saved with `SubmittedRun.save`.
+            tail: How many of the last lines of the log to add where a command failed.
+        """
+        raise RasterVisionError(f"{type(self).__name__} cannot tell how far a run is.")
 
 
 def linear_plan(cfg_json_uri: str, pipeline: Pipeline, commands: Sequence[str], num_splits: int = 1) -> RunPlan:

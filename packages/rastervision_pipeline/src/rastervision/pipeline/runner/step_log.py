@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 def log_uri(root_uri: str, step: Step) -> str:
-    """Return where the log of a step is: ``<root_uri>/.rv/logs/<command>[-<i>-of-<n>].log``, i from 0."""
-    part = f"-{step.split_ind}-of-{step.num_splits}" if step.num_splits > 1 else ""
+    """Return where the log of a step is: ``<root_uri>/.rv/logs/<command>[-<i>-of-<n>].log``, i from 0, or merge."""
+    part = f"-{'merge' if step.merges else step.split_ind}-of-{step.num_splits}" if step.num_splits > 1 else ""
     return f"{root_uri.rstrip('/')}/.rv/logs/{step.command}{part}.log"
 
 

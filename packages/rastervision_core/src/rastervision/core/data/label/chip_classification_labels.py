@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,7 +14,7 @@ from rastervision.core.box import Box
 from rastervision.core.data.label.cell_labels import CellLabels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -103,6 +104,27 @@ class ChipClassificationLabels(CellLabels[ClassificationLabel]):
         """Return the scores of a cell; None if it has none, or if there is no such cell."""
         label = self.cell_to_label.get(cell)
         return None if label is None else label.scores
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all there is as arrays, for `from_arrays`; rows without scores are NaN."""
+        num_scores = max((len(scores) for scores in self.get_scores() if scores is not None), default=0)
+        unknown = [math.nan] * num_scores
+        rows = [unknown if scores is None else list(scores) for scores in self.get_scores()]
+        return {
+            "cells": np.array([cell.tuple_format() for cell in self.get_cells()]).reshape(-1, 4),
+            "class_ids": np.array(self.get_class_ids(), np.int64),
+            "scores": np.array(rows, np.float64).reshape(len(rows), num_scores),
+            "has_scores": np.array([scores is not None for scores in self.get_scores()], bool),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the labels that `to_arrays` was called of."""
+        labels = cls()
+        rows = (arrays[name].tolist() for name in ("cells", "class_ids", "scores", "has_scores"))
+        for cell, class_id, scores, has_scores in zip(*rows, strict=True):
+            labels.cell_to_label[Box(*cell)] = ClassificationLabel(class_id, scores if has_scores else None)
+        return labels
 
     # -- changes -------------------------------------------------------------------------------------------------------
 

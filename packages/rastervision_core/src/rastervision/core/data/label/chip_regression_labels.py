@@ -11,7 +11,7 @@ from rastervision.core.box import Box
 from rastervision.core.data.label.cell_labels import CellLabels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -61,6 +61,16 @@ class ChipRegressionLabels(CellLabels[tuple[float, ...]]):
         """Return (N, K) the numbers of each cell."""
         values = list(self.cell_to_label.values())
         return np.array(values, np.float64).reshape(len(values), -1 if values else 0)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all there is as arrays, for `from_arrays`."""
+        cells = np.array([cell.tuple_format() for cell in self.get_cells()]).reshape(-1, 4)
+        return {"cells": cells, "values": self.get_values()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the labels that `to_arrays` was called of."""
+        return cls.from_predictions((Box(*cell) for cell in arrays["cells"].tolist()), arrays["values"])
 
     def __setitem__(self, cell: Box, value: ArrayLike) -> None:
         self.cell_to_label[cell] = tuple(np.asarray(value, np.float64).ravel().tolist())

@@ -129,6 +129,12 @@ class WindowGrid:
             starts.append(range(-before, stop, stride))
         return cls(extent, starts[0], starts[1], chip_sz, crop_sz, tuple(aoi_polygons))
 
+    def rows_over(self, pixels: range) -> range:
+        """Return the indices of the rows of windows whose used part touches some rows of pixels."""
+        tops = [y + self.crop_sz for y in self.rows]
+        touching = [i for i, y in enumerate(tops) if y < pixels.stop and y + self.inner_sz > pixels.start]
+        return range(touching[0], touching[-1] + 1) if pixels and touching else range(0)
+
     def kept_cols(self, row: int, cols: Sequence[int]) -> Sequence[int]:
         """Return those of the column starts whose window in this row of windows is predicted."""
         if not self.aoi_polygons:
@@ -234,7 +240,7 @@ class _Band:
     """The rows of a strip that are still open. Base of the three ways of blending."""
 
     def __init__(self, strip: Strip, height: int) -> None:
-        self.top = 0  # extent row of buffer row 0
+        self.top = 0  # extent row of buffer row 0; `blend` sets it for a part of a scene
         self.xmin, self.width, self.height = strip.xmin, strip.xmax - strip.xmin, height
         self.num_popped = 0
 
@@ -368,6 +374,7 @@ def blend(
     smooth: bool,
     block_sz: int = 256,
     strips: Sequence[Strip] | None = None,
+    rows: range | None = None,
 ) -> Iterator[LabelBlock]:
     """Yield the finished blocks of a scene. The arrays of a block hold until the next one is asked for.
 
@@ -381,13 +388,16 @@ def blend(
         block_sz: Blocks are whole multiples of this many rows, but for the last one of a strip, so that each tile of
             the output is written once.
         strips: From `plan_strips`; made here if not given.
+        rows: Rows of pixels to yield blocks of; all if not given. The first is a multiple of ``block_sz``, and
+            ``predict`` gives the windows of `WindowGrid.rows_over` these.
     """
     if strips is None:
         strips = plan_strips(grid, 4 * num_classes * (grid.inner_sz + block_sz), block_sz)
-    height, inner, crop = int(grid.extent.height), grid.inner_sz, grid.crop_sz
+    inner, crop = grid.inner_sz, grid.crop_sz
+    rows = range(int(grid.extent.height)) if rows is None else rows
     max_overlap = grid.max_overlap
     for strip in strips:
-        buffer_height = min(height, -(-(inner + block_sz) // block_sz) * block_sz)
+        buffer_height = min(len(rows), -(-(inner + block_sz) // block_sz) * block_sz)
         band: _Band
         if smooth:
             band = _MeanScores(strip, buffer_height, num_classes, max_overlap)
@@ -395,16 +405,17 @@ def blend(
             band = _Votes(strip, buffer_height, num_classes, max_overlap)
         else:
             band = _LastLabel(strip, buffer_height, num_classes)
+        band.top = rows.start
         for i, predictions in predict(strip):
             # rows above the next windows are final; whole tiles of them can go
-            yield from _pop_until(band, (grid.rows[i] + crop) // block_sz * block_sz, height)
+            yield from _pop_until(band, (grid.rows[i] + crop) // block_sz * block_sz, rows.stop)
             for x, pred in predictions:
                 band.put(grid.rows[i] + crop, x + crop, inner, pred)
-        yield from _pop_until(band, height, height)
+        yield from _pop_until(band, rows.stop, rows.stop)
         del band  # before the next strip's is made
 
 
-def _pop_until(band: _Band, row: int, height: int) -> Iterator[LabelBlock]:
+def _pop_until(band: _Band, row: int, bottom: int) -> Iterator[LabelBlock]:
     """Emit the open rows above ``row``; gaps between windows come as unlabelled blocks."""
-    while (top := band.top + band.num_popped) < min(row, height):
-        yield band.pop(min(row - top, band.height, height - top))
+    while (top := band.top + band.num_popped) < min(row, bottom):
+        yield band.pop(min(row - top, band.height, bottom - top))

@@ -15,7 +15,7 @@ from rastervision.core.data.label.np_box_list_ops import clip_to_window, concate
 from rastervision.core.data.utils.features import Features
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from shapely.geometry import Polygon
@@ -146,6 +146,15 @@ class ObjectDetectionLabels(Labels):
     def to_boxlist(self) -> NpBoxList:
         """Return the boxes with the fields ``classes`` and ``scores``."""
         return self.boxlist
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all there is as arrays, for `from_arrays`."""
+        return {"boxes": self.get_npboxes(), "class_ids": self.get_class_ids(), "scores": self.get_scores()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the labels that `to_arrays` was called of."""
+        return cls(arrays["boxes"], arrays["class_ids"], arrays["scores"])
 
     def to_dict(self, round_boxes: bool = True) -> dict[Box, tuple[int, float]]:
         """Return box -> (class id, score); with ``round_boxes`` to hundredths of a pixel."""

@@ -109,6 +109,7 @@ class BlockWriter:
         spec: What to write.
         profile: rasterio profile, to which the spec adds what is special to class ids and scores.
         overrides: rasterio profile entries that go before all others.
+        cog: Whether the rasters get overviews and the layout of a COG; files that are read once need neither.
     """
 
     def __init__(
@@ -117,11 +118,13 @@ class BlockWriter:
         spec: OutputSpec,
         profile: dict[str, Any],
         overrides: dict[str, Any] | None = None,
+        cog: bool = True,
     ) -> None:
         self.paths = dict(paths)
         self.spec = spec
         self._profile = profile
         self._overrides = overrides or {}
+        self._cog = cog
         self._token = uuid.uuid4().hex[:8]
         self._stack = contextlib.ExitStack()
         self._labels: Any = None
@@ -161,7 +164,7 @@ class BlockWriter:
         if self.spec.smooth_as_uint8 or self._overrides:
             self._scores = self._open(SCORES, profile)
         else:
-            factors = overview_factors(self.spec.height, self.spec.width)
+            factors = overview_factors(self.spec.height, self.spec.width) if self._cog else []
             self._plain_scores = self._stack.enter_context(PlainCog(self.temporary(SCORES), profile, factors))
 
     def _profile_of(self, name: str) -> dict[str, Any]:
@@ -234,6 +237,8 @@ class BlockWriter:
         for name, raster, resampling in ((LABELS, self._labels, "nearest"), (SCORES, self._scores, "average")):
             if raster is not None and not raster.closed:
                 raster.close()
+                if not self._cog:
+                    continue
                 with georeference_not_needed():
                     make_cog(self.temporary(name), self._profile_of(name), resampling)
 

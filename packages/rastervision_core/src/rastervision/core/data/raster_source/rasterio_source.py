@@ -15,7 +15,7 @@ from rastervision.core.box import Box
 from rastervision.core.data.crs_transformer.rasterio_crs_transformer import RasterioCRSTransformer
 from rastervision.core.data.raster_source.raster_source import RasterSource, RasterSourceConfig, stepped_shape
 from rastervision.core.data.utils.block_cache import BlockCache
-from rastervision.core.data.utils.dataset_pool import DatasetPool, get_aws_session, open_image
+from rastervision.core.data.utils.dataset_pool import DatasetPool, get_store_session, open_image
 from rastervision.core.data.utils.misc import listify_uris, parse_array_slices_Nd
 from rastervision.core.data.utils.rasterio import (
     download_and_build_vrt,
@@ -108,8 +108,7 @@ class RasterioSource(RasterSource):
         self.allow_streaming = allow_streaming
         self.tmp_dir = tmp_dir
         self.imagery_path = self.download_data(stream=allow_streaming)
-        on_s3 = allow_streaming and any(uri.startswith("s3://") for uri in self.uris)
-        self._datasets = DatasetPool(self.imagery_path, get_aws_session() if on_s3 else None)
+        self._datasets = DatasetPool(self.imagery_path, get_store_session(self.uris) if allow_streaming else None)
         self._inspected: DatasetReader | None = None
         with self._datasets.borrow() as dataset:
             if channel_order is None:

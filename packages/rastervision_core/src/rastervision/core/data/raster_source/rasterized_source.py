@@ -157,8 +157,8 @@ class RasterizedSource(RasterSource):
             )
 
     def prepare(self) -> None:
-        """Read the polygons now instead of with the first window."""
-        self._load()
+        """Read the polygons now instead of with the first window; burn them, unless the scene is very large."""
+        self._load().keep(self.bbox)
 
     def _load(self) -> PolygonTiles:
         if self._polygons is None:

@@ -15,7 +15,7 @@ import numpy as np
 from rastervision.core.data.raster_source.image_stack import ImageStack, Layer
 from rastervision.core.data.raster_source.stac_config import date_of, is_image
 from rastervision.core.data.raster_source.stac_grid import Georeference, choose_grid
-from rastervision.core.data.utils.dataset_pool import DatasetPool, get_aws_session, open_image
+from rastervision.core.data.utils.dataset_pool import DatasetPool, get_store_session, open_image
 from rastervision.core.data.utils.rasterio import get_channel_order_from_dataset, is_masked, is_read_in_place
 from rastervision.pipeline.errors import ConfigError, MissingPackageError, NotReadableError
 
@@ -153,17 +153,13 @@ class _Header:
 
 def _read_header(file: _File) -> _Header:
     try:
-        with open_image(file.uri, _session(file.uri)) as dataset:
+        with open_image(file.uri) as dataset:
             place = file.told if dataset.crs is None else Georeference.of_dataset(dataset)
             alpha = set(range(dataset.count)) - set(get_channel_order_from_dataset(dataset))
             masked, block = is_masked(dataset), dataset.block_shapes[0]
             return _Header(place, dataset.count, dataset.nodata, masked, tuple(sorted(alpha)), block)
     except NotReadableError as e:
         raise NotReadableError(f"stac: {file}: {e}") from e
-
-
-def _session(uri: str) -> Any:
-    return get_aws_session() if uri.startswith("s3://") else None
 
 
 def _told_georeference(item: Item, asset: Asset) -> Georeference | None:
@@ -198,7 +194,7 @@ def _layer(file: _File, header: _Header) -> Layer:
     nodata = _band_values(asset, "nodata", count, None)
     return Layer(
         name=str(file),
-        pool=DatasetPool(file.uri, _session(file.uri)),
+        pool=DatasetPool(file.uri, get_store_session([file.uri])),
         nodata=nodata if header.nodata is None else (None,) * count,  # what the file says counts more
         scale=tuple(v or 1.0 for v in _band_values(asset, "scale", count, 1.0)),
         offset=tuple(v or 0.0 for v in _band_values(asset, "offset", count, 0.0)),

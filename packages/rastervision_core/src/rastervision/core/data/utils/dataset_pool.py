@@ -6,18 +6,19 @@ import os
 import threading
 import warnings
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rastervision.pipeline.errors import NotReadableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rasterio.io import DatasetReader
     from rasterio.session import Session
 
-__all__ = ["DatasetPool", "georeference_not_needed", "get_aws_session", "open_image"]
+__all__ = ["DatasetPool", "georeference_not_needed", "get_aws_session", "get_store_session", "open_image"]
 
 _warnings_lock = threading.RLock()
 
@@ -54,7 +55,7 @@ def open_image(uri: str, session: Session | None = None) -> DatasetReader:
 
     Args:
         uri: Local path, or URL that GDAL can stream.
-        session: Credentials of the store, if it needs any.
+        session: Credentials of the store, if it needs any; by default those that its file system knows.
 
     Raises:
         NotReadableError: There is no such file, or it is not an image.
@@ -63,7 +64,9 @@ def open_image(uri: str, session: Session | None = None) -> DatasetReader:
     from rasterio.errors import RasterioIOError
 
     path = uri.removeprefix("file://")
-    is_remote = "://" in path or path.startswith("/vsi")
+    is_remote = _is_remote(path)
+    if session is None and is_remote:
+        session = get_store_session([path])
     try:
         with georeference_not_needed():
             if session is None and "://" not in path:
@@ -80,6 +83,10 @@ def open_image(uri: str, session: Session | None = None) -> DatasetReader:
         raise NotReadableError(
             f"uris: {uri} cannot be read as an image ({e}). Check that it is a raster file and not damaged."
         ) from e
+
+
+def _is_remote(path: str) -> bool:
+    return "://" in path or path.startswith("/vsi")
 
 
 def _streaming_options(url: str) -> dict[str, str]:
@@ -110,10 +117,10 @@ class DatasetPool:
         self._free: deque[Any] = deque()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "on_s3": self.session is not None}
+        return {"path": self.path, "store_uris": getattr(self.session, "uris", ())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], get_aws_session() if state["on_s3"] else None)  # type: ignore[misc]
+        self.__init__(state["path"], get_store_session(state["store_uris"]))  # type: ignore[misc]
 
     @contextmanager
     def borrow(self) -> Iterator[DatasetReader]:
@@ -140,14 +147,42 @@ class DatasetPool:
             self._free.pop().close()
 
 
-def get_aws_session() -> Session | None:
-    """Return the session with which GDAL reads from S3; None if boto3 is not installed."""
-    try:
-        import boto3  # noqa: F401
-        from rasterio.session import AWSSession
-    except ImportError:
-        return None
-    from rastervision.pipeline.rv_config import rv_config_
+def get_store_session(uris: Iterable[str]) -> Session | None:
+    """Return the session with which GDAL reads images where they are; None if they need none.
 
-    requester_pays = rv_config_.get_namespace_option("aws_s3", "requester_pays", default=False, as_bool=True)
-    return AWSSession(requester_pays=bool(requester_pays))
+    Args:
+        uris: What is read; images with the same scheme are taken to be in the same store.
+    """
+    by_scheme = {uri.partition("://" if "://" in uri else "/")[0]: uri for uri in uris if _is_remote(uri)}
+    if not by_scheme:
+        return None
+    session: Session = _store_session_class()(tuple(by_scheme.values()))
+    return session if session.get_credential_options() else None
+
+
+@cache
+def _store_session_class() -> type[Any]:
+    from rasterio.session import Session
+
+    from rastervision.pipeline.errors import RegistryError
+    from rastervision.pipeline.file_system import FileSystem
+
+    class StoreSession(Session):
+        """Gives GDAL the options that the file systems of URIs know: asked for each time, as credentials expire."""
+
+        def __init__(self, uris: tuple[str, ...]) -> None:
+            self.uris = uris
+
+        def get_credential_options(self) -> dict[str, str]:
+            options: dict[str, str] = {}
+            for uri in self.uris:
+                with suppress(RegistryError):  # without its package, GDAL has its own ways to find credentials
+                    options |= FileSystem.get_file_system(uri).gdal_options(uri)
+            return options
+
+    return StoreSession
+
+
+def get_aws_session() -> Session | None:
+    """Return the session with which GDAL reads from S3; None if rastervision_aws_s3 is not installed."""
+    return get_store_session(["s3://bucket"])

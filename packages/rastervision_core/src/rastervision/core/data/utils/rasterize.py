@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import OrderedDict
+import weakref
+from collections import OrderedDict, deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +87,21 @@ class PolygonTiles:
         self._values = values
         self._background = background
         self._all_touched = all_touched
-        self._key = next(_cache_keys)
+        self._key = _tiles.new_key(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._key = next(_cache_keys)
+        self._key = _tiles.new_key(self)
+
+    def keep(self, window: Box) -> None:
+        """Burn all tiles of a window now, if all of them can be kept: forked processes then share them."""
+        ymin, xmin, ymax, xmax = window
+        rows = range(ymin // _TILE_SZ, (ymax - 1) // _TILE_SZ + 1)
+        cols = range(xmin // _TILE_SZ, (xmax - 1) // _TILE_SZ + 1)
+        if len(rows) * len(cols) * _TILE_SZ**2 * self._values.itemsize <= _tiles.room():
+            for row in rows:
+                for _ in self._blocks(row, cols[0], cols[-1], keep=True):
+                    pass  # kept
 
     def read(self, window: Box) -> NDArray[Any]:
         """Return (H, W) values of a window, put together from tiles."""
@@ -143,6 +154,27 @@ class _TileCache:
         self._free = max_bytes
         self._tiles: OrderedDict[tuple[int, int, int], NDArray[Any] | None] = OrderedDict()
         self._lock = threading.Lock()
+        self._keys = itertools.count()
+        # first parts of the keys of owners that are gone; their tiles are not forgotten at once, since Python may
+        # tell at any time, also while the lock is held
+        self._gone: deque[int] = deque()
+
+    def new_key(self, owner: Any) -> int:
+        """Return the first part of the keys of tiles that are of use as long as their owner lives."""
+        key = next(self._keys)
+        weakref.finalize(owner, self._gone.append, key).atexit = False
+        return key
+
+    def room(self) -> int:
+        """Return how many bytes can be kept without forgetting any tile that may be of use."""
+        with self._lock:
+            self._forget_gone()
+            return self._free
+
+    def _forget_gone(self) -> None:
+        gone = {self._gone.popleft() for _ in range(len(self._gone))}
+        for key in [key for key in self._tiles if key[0] in gone] if gone else ():
+            self._free += _num_bytes(self._tiles.pop(key))
 
     def get(self, key: tuple[int, int, int]) -> Any:
         """Return a tile, or `_MISSING`."""
@@ -156,6 +188,7 @@ class _TileCache:
         """Keep a copy of a tile, and forget those that were not used for longest. Two threads may both make it."""
         kept = None if tile is None else tile.copy()
         with self._lock:
+            self._forget_gone()
             if key in self._tiles:
                 return
             self._tiles[key] = kept
@@ -170,4 +203,3 @@ def _num_bytes(tile: NDArray[Any] | None) -> int:
 
 _MISSING = object()
 _tiles = _TileCache(_CACHE_BYTES)
-_cache_keys = itertools.count()
