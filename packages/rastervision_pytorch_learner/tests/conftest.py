@@ -19,6 +19,7 @@ from rastervision.pytorch_learner import (
     SemanticSegmentationModelConfig,
     SolverConfig,
 )
+from rastervision.pytorch_learner.checkpoint import load_weights_file
 
 HUBCONF = '''
 """A tiny segmentation model and a loss."""
@@ -116,3 +117,57 @@ def make_cfg(tmp_path: Path, hub_dir: Path, chips_dir: Path) -> Callable[..., Se
         )
 
     return make
+
+
+GOES_ON = {
+    "num_epochs": 3,
+    "optimizer": {"type_hint": "optimizer", "name": "adamw", "weight_decay": 0.1},
+    "lr_schedule": {"type_hint": "lr_schedule", "name": "cosine", "warmup_epochs": 1},
+    "ema_decay": 0.7,
+    "accumulate_batches": 2,
+    "seed": None,
+}
+
+
+class _Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+@pytest.fixture
+def check_goes_on(tmp_path: Path) -> Callable[[Any], None]:
+    """A function that trains by a config at once and in two parts: a kill must not change the weights.
+
+    It has options of the solver that keep a state, and augmentation.
+    """
+
+    def check(cfg: Any) -> None:
+        def learner_in(name: str) -> Any:
+            own = cfg.copy()
+            own.output_uri = str(tmp_path / name)
+            own.solver = SolverConfig.from_dict({**own.solver.dict(), **GOES_ON})
+            own.data.augmentors = ["RandomRotate90", "HorizontalFlip", "GaussNoise"]
+            return own.build()
+
+        torch.manual_seed(5)
+        learner_in("whole").train()
+        torch.manual_seed(5)
+        killed = learner_in("parts")
+        real, calls = killed.train_step, []
+
+        def dying(batch: Any, index: int) -> Any:
+            calls.append(index)
+            if killed.state.epoch == 0 and index == 1:  # the second epoch is under way
+                raise _Killed
+            return real(batch, index)
+
+        killed.train_step = dying
+        with pytest.raises(_Killed):
+            killed.train()
+        torch.manual_seed(99)
+        learner_in("parts").train()
+
+        whole, parts = (load_weights_file(str(tmp_path / d / "last-model.pth")) for d in ("whole", "parts"))
+        assert calls.count(0) == 2
+        assert all(torch.equal(whole[k], v) for k, v in parts.items())
+
+    return check

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 
 from rastervision.pipeline.errors import BundleError, NotReadableError, NotWritableError
 from rastervision.pytorch_learner import SemanticSegmentationLearnerConfig, bundle
@@ -46,24 +46,20 @@ def test_bundle_has_all_that_inference_needs(bundle_path: Path, tmp_path: Path) 
             "learner-config.json",
             "model.onnx",
             "model.pth",
-            "model.safetensors",
             "modules/tiny-hub/hubconf.py",
         ]
         archive.extractall(tmp_path / "x")
-    for weights in (
-        load_file(tmp_path / "x/model.safetensors"),
-        torch.load(tmp_path / "x/model.pth", weights_only=True),
-    ):
-        assert all(torch.equal(weights[k], v) for k, v in WEIGHTS.items())
-        assert len(weights) == 3
+    weights = torch.load(tmp_path / "x/model.pth", weights_only=True)
+    assert all(torch.equal(weights[k], v) and weights[k].is_contiguous() for k, v in WEIGHTS.items())
+    assert len(weights) == 3
     assert "plugin_versions" in json.loads((tmp_path / "x/learner-config.json").read_text())
 
 
-def test_opening_prefers_safetensors(bundle_path: Path, tmp_path: Path, make_cfg: MakeCfg) -> None:
+def test_opening_finds_all_parts(bundle_path: Path, tmp_path: Path, make_cfg: MakeCfg) -> None:
     opened = open_learner_bundle(str(bundle_path), str(tmp_path / "open"))
 
     assert opened.cfg.json() == make_cfg().json()
-    assert opened.weights_path.endswith("model.safetensors")
+    assert opened.weights_path.endswith("model.pth")
     assert opened.onnx_path == str(tmp_path / "open/model-bundle/model.onnx")
     assert opened.cfg.model is not None
     assert opened.module_dir(opened.cfg.model.external_def) == str(tmp_path / "open/model-bundle/modules/tiny-hub")
@@ -71,13 +67,18 @@ def test_opening_prefers_safetensors(bundle_path: Path, tmp_path: Path, make_cfg
     assert torch.equal(opened.load_weights()["b"], torch.ones(3))
 
 
-def test_bundles_of_0_31_have_only_a_pth(bundle_path: Path, tmp_path: Path, make_cfg: MakeCfg) -> None:
-    old = rezip(bundle_path, tmp_path / "old.zip", drop="model.safetensors")
+def test_weights_may_be_safetensors_and_another_config_may_be_used(
+    bundle_path: Path, tmp_path: Path, make_cfg: MakeCfg
+) -> None:
+    save_file({"b": torch.ones(3)}, tmp_path / "w.safetensors")
+    with zipfile.ZipFile(bundle_path, "a") as archive:
+        archive.write(tmp_path / "w.safetensors", "model.safetensors")
     other = make_cfg(solver_lr=0.5)
 
-    opened = open_learner_bundle(str(old), str(tmp_path / "open"), cfg=other)
+    opened = open_learner_bundle(str(bundle_path), str(tmp_path / "open"), cfg=other)
 
-    assert opened.weights_path.endswith("model.pth")
+    assert opened.weights_path.endswith("model.safetensors")
+    assert list(opened.load_weights()) == ["b"]
     assert opened.cfg is other
 
 
@@ -121,7 +122,7 @@ def test_damaged_bundles_are_bundle_errors(bundle_path: Path, tmp_path: Path) ->
     with pytest.raises(NotReadableError, match="no model bundle at"):
         opening(tmp_path / "missing.zip")
     with pytest.raises(BundleError, match="weights in the bundle are damaged"):
-        opening(rezip(bundle_path, tmp_path / "badw.zip", replace={"model.safetensors": "x"})).load_weights()
+        opening(rezip(bundle_path, tmp_path / "badw.zip", replace={"model.pth": "x"})).load_weights()
 
 
 def test_a_full_disk_leaves_the_old_bundle(

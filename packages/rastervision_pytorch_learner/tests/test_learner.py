@@ -309,6 +309,20 @@ def test_pretrained_weights_are_not_fetched_when_others_follow(
     assert "backbone.conv1.1.1.weight" in loaded.model.state_dict()
 
 
+def test_predictions_have_the_precision_of_validation(make_cfg: MakeCfg) -> None:
+    x = dataset(3).tensors[0]
+    exact = SemanticSegmentationLearner(make_cfg(), training=False)
+    learner = SemanticSegmentationLearner(make_cfg(solver_mixed_precision="bf16"), training=False)
+    learner.model.load_state_dict(exact.model.state_dict())
+
+    logits = learner.predict_logits(x)
+
+    assert logits.dtype == learner.predict(x, raw_out=True).dtype == torch.float32
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(logits, learner.model(x).float())
+    assert not torch.equal(logits, exact.predict_logits(x))
+
+
 def test_predictions_come_in_each_format(make_cfg: MakeCfg) -> None:
     learner = SemanticSegmentationLearner(make_cfg(), training=False)
     ds = dataset(3)

@@ -236,3 +236,41 @@ def test_a_class_that_does_not_exist_is_named_with_its_chip(make_od_cfg: MakeCon
 
     with pytest.raises(ConfigError, match=r"class id 5, but there are 2 classes \(0 to 1: red, blue\), in .*\d.png"):
         ObjectDetectionLearner(cfg, model=BrightBoxes()).train()
+
+
+PAINTER = """
+import torch
+from torch import nn
+
+
+class Painter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 1))
+
+    def forward(self, images, targets=None):
+        maps = self.body(torch.stack(list(images)))[:, 0]
+        if targets is None:
+            nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "scores": torch.zeros(0)}
+            return [nothing for _ in maps]
+        painted = torch.zeros_like(maps)
+        for canvas, target in zip(painted, targets):
+            for box, label in zip(target["boxes"].round().int().tolist(), target["labels"]):
+                canvas[box[1] : box[3], box[0] : box[2]] = label
+        return {"loss_map": nn.functional.mse_loss(maps, painted)}
+
+
+def painter():
+    return Painter()
+"""
+
+
+def test_a_kill_changes_no_weights(
+    make_od_cfg: MakeConfig, tmp_path: Path, check_goes_on: Callable[[Any], None]
+) -> None:
+    """With a small model whose loss depends on images and boxes."""
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/hubconf.py").write_text(PAINTER)
+    painter = ExternalModuleConfig(uri=str(tmp_path / "hub"), name="painter", entrypoint="painter")
+
+    check_goes_on(make_od_cfg(num_chips=8, model=ObjectDetectionModelConfig(external_def=painter)))

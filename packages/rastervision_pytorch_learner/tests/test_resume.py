@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from rastervision.pipeline.errors import RunError
+from rastervision.pipeline.file_system.atomic import TMP_PREFIX
 from rastervision.pytorch_learner import (
     LRScheduleConfig,
     OptimizerConfig,
@@ -142,22 +144,48 @@ def test_a_kill_between_any_two_files_is_harmless(
 
 
 SCRIPT = """
-import os, sys
+import os, signal, sys
 import torch
-from rastervision.pytorch_learner import LearnerConfig
+from rastervision.pipeline.file_system.atomic import replacing
+from rastervision.pytorch_learner import LearnerConfig, checkpoint
 from rastervision.pytorch_learner.semantic_segmentation_learner import SemanticSegmentationLearner
 torch.set_num_threads(1)
+path, where = sys.argv[1:]
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
 class Dying(SemanticSegmentationLearner):
+    # each dies in the third epoch
     def train_step(self, batch, i):
-        if self.state.epoch == 1 and i == 1:  # in the third epoch
-            os._exit(9)
+        if where == "training" and self.state.epoch == 1 and i == 1:
+            die()
         return super().train_step(batch, i)
-Dying(LearnerConfig.from_file(sys.argv[1])).main()
+
+    def validate_step(self, batch, i):
+        if where == "validation" and self.state.epoch == 1 and i == 1:
+            die()
+        return super().validate_step(batch, i)
+
+real = checkpoint.save_checkpoint
+
+def half_a_checkpoint(path, state, *args):
+    if where != "checkpoint" or state.epoch < 2:
+        return real(path, state, *args)
+    with replacing(path) as tmp, open(tmp, "wb") as file:
+        file.write(b"half")
+        file.flush()
+        die()
+
+checkpoint.save_checkpoint = half_a_checkpoint
+Dying(LearnerConfig.from_file(path)).main()
 """
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_real_kill_in_the_middle_of_an_epoch(make_cfg: MakeCfg, tmp_path: Path, num_workers: int) -> None:
+@pytest.mark.parametrize(
+    ("where", "num_workers"), [("training", 0), ("training", 1), ("validation", 0), ("checkpoint", 0)]
+)
+def test_a_real_kill(make_cfg: MakeCfg, tmp_path: Path, where: str, num_workers: int) -> None:
     args = {
         "solver_num_epochs": 4,
         "solver_ema_decay": 0.7,
@@ -168,8 +196,11 @@ def test_a_real_kill_in_the_middle_of_an_epoch(make_cfg: MakeCfg, tmp_path: Path
     run(make_cfg(output_uri=str(tmp_path / "whole"), **args))
     parts = make_cfg(output_uri=str(tmp_path / "parts"), **args)
     parts.to_file(str(tmp_path / "cfg.json"))
-    assert subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "cfg.json")], timeout=240).returncode == 9
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "cfg.json"), where]
+    assert subprocess.run(command, timeout=240).returncode == -signal.SIGKILL
     assert [r["epoch"] for r in read_log_csv(str(tmp_path / "parts/log.csv"))] == [0, 1]
+    unfinished = list((tmp_path / "parts/checkpoints").glob(f"{TMP_PREFIX}*"))
+    assert len(unfinished) == (where == "checkpoint")
 
     parts.build().main()
 

@@ -108,3 +108,7 @@ def test_a_class_id_beyond_the_classes_names_the_chips(make_cc_cfg: MakeConfig, 
 def test_folders_that_are_no_class_are_an_error_if_nothing_is_left(make_cc_cfg: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"no images in .*train/<class> for the classes \['x', 'y'\]"):
         make_cc_cfg(names=["x", "y"]).build(tmp_dir=str(tmp_path / "tmp"))
+
+
+def test_a_kill_changes_no_weights(make_cc_cfg: MakeConfig, check_goes_on: Callable[[Any], None]) -> None:
+    check_goes_on(make_cc_cfg())

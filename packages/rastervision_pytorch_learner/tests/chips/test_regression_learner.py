@@ -158,3 +158,7 @@ def test_another_number_of_targets_names_the_chips(make_regression_cfg: MakeConf
         learner.check_batch((None, torch.zeros(4, 3)), lambda: "chip 7")
     with pytest.raises(ConfigError, match=r"without labels \(chip 7\)"):
         learner.check_batch((None, torch.full((4,), math.nan)), lambda: "chip 7")
+
+
+def test_a_kill_changes_no_weights(make_regression_cfg: MakeConfig, check_goes_on: Callable[[Any], None]) -> None:
+    check_goes_on(make_regression_cfg())

@@ -7,6 +7,7 @@ A bundle may come from anybody: unpacking it runs nothing and writes nothing out
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +20,7 @@ __all__ = [
     "BUNDLE_SAFETENSORS_FILENAME",
     "LEARNER_CONFIG_FILENAME",
     "MODULES_DIRNAME",
+    "TRANSFORMS_DIRNAME",
     "LearnerBundleFiles",
     "get_learner_config_from_bundle_dir",
 ]
@@ -30,6 +32,8 @@ LEARNER_CONFIG_FILENAME = "learner-config.json"
 # up to release 0.21, a pipeline that has nothing but the learner
 OLD_CONFIG_FILENAME = "pipeline-config.json"
 MODULES_DIRNAME = "modules"
+# Python files with functions of transforms
+TRANSFORMS_DIRNAME = "custom_albumentations_transforms"
 
 
 @dataclass
@@ -81,6 +85,7 @@ class LearnerBundleFiles:
         onnx_path = os.path.join(folder, BUNDLE_MODEL_ONNX_FILENAME)
         if cfg is None:
             cfg = get_learner_config_from_bundle_dir(folder)
+            _find_transforms(cfg, os.path.join(folder, TRANSFORMS_DIRNAME))
         return cls(folder, cfg, weights[0], onnx_path if os.path.isfile(onnx_path) else None)
 
     def check_task(self, expected: type[LearnerConfig], uri: str) -> None:
@@ -98,6 +103,15 @@ class LearnerBundleFiles:
                 f"{uri} is the bundle of a {self.cfg.registered_type_hint}, not of a {expected.registered_type_hint}. "
                 "Use a bundle of the same task."
             )
+
+
+def _find_transforms(cfg: LearnerConfig, folder: str) -> None:
+    """Let a config name the files with functions of transforms that came with it; 0.31 wrote where they were once."""
+    for transform in cfg.data.get_custom_albumentations_transforms():
+        name = re.split(r"[/\\]", transform["lambda_transforms_path"])[-1]
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            transform["lambda_transforms_path"] = path
 
 
 def get_learner_config_from_bundle_dir(model_bundle_dir: str) -> LearnerConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import tempfile
 import zipfile
@@ -18,6 +20,7 @@ from rastervision.pytorch_backend.learner_bundle import (
     BUNDLE_SAFETENSORS_FILENAME,
     LEARNER_CONFIG_FILENAME,
     MODULES_DIRNAME,
+    TRANSFORMS_DIRNAME,
     LearnerBundleFiles,
     get_learner_config_from_bundle_dir,
 )
@@ -39,11 +42,14 @@ __all__ = [
     "BUNDLE_SAFETENSORS_FILENAME",
     "LEARNER_CONFIG_FILENAME",
     "MODULES_DIRNAME",
+    "TRANSFORMS_DIRNAME",
     "LearnerBundle",
     "get_learner_config_from_bundle_dir",
     "open_learner_bundle",
     "write_learner_bundle",
 ]
+
+log = logging.getLogger(__name__)
 
 _TASKS: tuple[type[LearnerConfig], ...] = (
     ClassificationLearnerConfig,
@@ -111,7 +117,7 @@ def write_learner_bundle(
     Args:
         uri: Where to write the zip.
         cfg: The config of the learner.
-        state_dict: Weights of the model; written as safetensors and as a ``torch.save`` file.
+        state_dict: Weights of the model; written to ``model.pth``, where 0.31 has them.
         modules_dir: Folder with the code of external modules.
         onnx_path: Exported model to include.
 
@@ -123,8 +129,14 @@ def write_learner_bundle(
     try:
         with tempfile.TemporaryDirectory(prefix="rv-bundle-") as tmp:
             config_path = os.path.join(tmp, LEARNER_CONFIG_FILENAME)
+            cfg, functions = _take_transforms(cfg)
             cfg.to_file(config_path)
-            files = {LEARNER_CONFIG_FILENAME: config_path, **_write_weights(state_dict, tmp)}
+            weights_path = _write_weights(state_dict, tmp)
+            files = {
+                LEARNER_CONFIG_FILENAME: config_path,
+                BUNDLE_MODEL_WEIGHTS_FILENAME: weights_path,
+                **functions,
+            }
             if onnx_path is not None:
                 for path in sorted(Path(onnx_path).parent.glob(f"{Path(onnx_path).name}*")):
                     files[path.name] = str(path)
@@ -144,15 +156,30 @@ def write_learner_bundle(
         ) from e
 
 
-def _write_weights(state_dict: Mapping[str, torch.Tensor], folder: str) -> dict[str, str]:
-    from safetensors.torch import save_file
+def _take_transforms(cfg: LearnerConfig) -> tuple[LearnerConfig, dict[str, str]]:
+    """Return the files with functions of transforms by their name in the bundle, and a config that names them so."""
+    cfg = cfg.copy()
+    members: dict[str, str] = {}
+    for transform in cfg.data.get_custom_albumentations_transforms():
+        path = Path(transform["lambda_transforms_path"])
+        if not path.is_file():
+            log.warning("%s is gone, so the model bundle lacks the functions that its transforms use", path)
+            continue
+        others = (f"{path.stem}-{n}{path.suffix}" for n in itertools.count(2))
+        names = (f"{TRANSFORMS_DIRNAME}/{name}" for name in itertools.chain([path.name], others))
+        member = next(name for name in names if members.get(name, str(path)) == str(path))
+        members[member] = str(path)
+        # the path that 0.31 has in memory
+        transform["lambda_transforms_path"] = f"model-bundle/{member}"
+    return cfg, members
 
-    # tensors that share memory are written twice: safetensors has no sharing
-    plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in state_dict.items()}
-    files = {n: os.path.join(folder, n) for n in (BUNDLE_SAFETENSORS_FILENAME, BUNDLE_MODEL_WEIGHTS_FILENAME)}
-    save_file(plain, files[BUNDLE_SAFETENSORS_FILENAME], metadata={"format": "pt"})
-    torch.save(plain, files[BUNDLE_MODEL_WEIGHTS_FILENAME])
-    return files
+
+def _write_weights(state_dict: Mapping[str, torch.Tensor], folder: str) -> str:
+    # contiguous, so that others who read the file need not know of our layout in memory
+    plain = {k: v.detach().cpu().contiguous() for k, v in state_dict.items()}
+    path = os.path.join(folder, BUNDLE_MODEL_WEIGHTS_FILENAME)
+    torch.save(plain, path)
+    return path
 
 
 def _zip(files: Mapping[str, str], target: str) -> None:

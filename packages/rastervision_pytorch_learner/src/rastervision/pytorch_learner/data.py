@@ -23,6 +23,7 @@ from rastervision.pytorch_backend.learner_config import (
     SemanticSegmentationGeoDataConfig,
     SemanticSegmentationImageDataConfig,
 )
+from rastervision.pytorch_learner.dataset.batch_augmenter import AugmentedTransform
 from rastervision.pytorch_learner.dataset.classification_dataset import (
     ClassificationImageDataset,
     ClassificationRandomWindowGeoDataset,
@@ -120,6 +121,8 @@ def get_data_transforms(data_cfg: DataConfig) -> tuple[Transform, Transform]:
         steps = [deserialize_albumentation_transform(data_cfg.aug_transform)]
     else:
         steps = list(build_augmentors(data_cfg.augmentors))
+        if steps:
+            return base, AugmentedTransform(base, v2.Compose(steps))
     return base, v2.Compose([base, *steps])
 
 

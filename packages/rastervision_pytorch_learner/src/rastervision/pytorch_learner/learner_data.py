@@ -13,6 +13,7 @@ from torch.utils.data.distributed import DistributedSampler
 from rastervision.pipeline.errors import ConfigError
 from rastervision.pytorch_learner.checkpoint import preserve_rng
 from rastervision.pytorch_learner.data import build_dataset, get_base_transform
+from rastervision.pytorch_learner.dataset.batch_augmenter import split_augmentation
 from rastervision.pytorch_learner.distributed import ShareSampler
 from rastervision.pytorch_learner.learner_ranks import LearnerRanks
 from rastervision.pytorch_learner.loop import RecordingSampler, describe_batch, has_batch_norm
@@ -45,6 +46,11 @@ class LearnerData(LearnerRanks):
     valid_dl: DataLoader[Any] | None
     test_dl: DataLoader[Any] | None
     output_dir_local: str
+    augments_on_device: bool | None = None
+    """Whether ``data.augmentors`` change batches on the device of the model, not chips in the data loader's processes.
+
+    None stands for: on CUDA. An ``aug_transform`` always runs in the data loader's processes.
+    """
 
     @property
     def _solver(self) -> Any:
@@ -181,6 +187,17 @@ class LearnerData(LearnerRanks):
         for i, batch in enumerate(dl):
             self.check_batch(batch, lambda i=i: describe_batch(dl, i))  # type: ignore[misc]
             yield tuple(self.to_device(part, self.device) for part in batch)
+
+    def _train_batches(self, dl: DataLoader[Any]) -> Iterator[Any]:
+        """Yield the batches of a data loader as `_batches`, on a GPU augmented there."""
+        on_device = self.device.type == "cuda" if self.augments_on_device is None else self.augments_on_device
+        split = split_augmentation(dl) if on_device else None
+        if split is None:
+            yield from self._batches(dl)
+        else:
+            plain_dl, augment = split
+            for batch in self._batches(plain_dl):
+                yield augment(*batch)
 
     def log_data_stats(self) -> None:
         """Log the sizes of the datasets."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rastervision.pytorch_backend.learner_config import LearnerConfig
     from rastervision.pytorch_learner.dataset.visualizer import Visualizer
+    from rastervision.pytorch_learner.loop import Precision
 
 __all__ = ["LearnerSteps"]
 
@@ -41,6 +42,7 @@ class LearnerSteps(ABC):
     cfg: LearnerConfig
     model: nn.Module
     device: torch.device
+    precision: Precision
     onnx_outputs: ClassVar[Sequence[str]] = ("out",)
     """Names of the outputs of an exported model."""
     onnx_adapter: ClassVar[type[ONNXRuntimeAdapter]] = ONNXRuntimeAdapter
@@ -127,7 +129,9 @@ class LearnerSteps(ABC):
     def _forward(self, x: torch.Tensor) -> Any:
         if self.model.training:
             self.model.eval()
-        return self.model(self.to_batch(x).float().to(self.device))
+        with self.precision.autocast():  # as in validation
+            out = self.model(self.to_batch(x).float().to(self.device))
+        return _in_32_bits(out) if self.precision.enabled else out
 
     def predict_dataloader(
         self,
@@ -208,3 +212,10 @@ class LearnerSteps(ABC):
         if np.issubdtype(x.dtype, np.unsignedinteger):
             return (x / np.iinfo(x.dtype).max).astype(np.float32)
         return x.astype(np.float32)
+
+
+def _in_32_bits(out: Any) -> Any:
+    """Return the output of a model, a tensor or a dict of such, as float32; anything else as it is."""
+    if isinstance(out, dict):
+        return {name: _in_32_bits(value) for name, value in out.items()}
+    return out.float() if isinstance(out, torch.Tensor) and out.is_floating_point() else out

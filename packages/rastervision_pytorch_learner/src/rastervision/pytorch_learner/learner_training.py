@@ -200,7 +200,7 @@ class TrainingLearner(LearnerState):
             )
             outputs = train_batches(
                 self.train_step,
-                self._batches(loader),
+                self._train_batches(loader),
                 update,
                 total=len(loader),
                 description=description,

@@ -5,14 +5,13 @@ Chips with labels and predictions are drawn by the visualizers.
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
+from torch.utils.data import default_collate
 
-from rastervision.pytorch_learner.dataset.dataset import TransformedDataset
+from rastervision.pytorch_learner.dataset.batch_augmenter import with_transform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from torch.utils.data import Dataset
 
     from rastervision.pytorch_learner.dataset.transform import Transform
     from rastervision.pytorch_learner.dataset.visualizer import Visualizer
@@ -193,7 +193,7 @@ def plot_augmentations(
     Returns:
         The figure; None if there are no chips, or if it is not one of our datasets.
     """
-    plain = _with_transform(dataset, base_transform)
+    plain = with_transform(dataset, base_transform)
     size = 0 if plain is None else min(limit, len(dataset))  # type: ignore[arg-type]
     if size == 0:
         return None
@@ -201,21 +201,6 @@ def plot_augmentations(
     collate = visualizer.get_collate_fn() or default_collate
     before, after = (collate([_seeded_item(ds, i, seed + i) for i in picks]) for ds in (plain, dataset))
     return visualizer.plot_before_after(before, after)
-
-
-def _with_transform(dataset: Any, transform: Transform) -> Dataset[Any] | None:
-    """Return the dataset with another transform; None if it is of a kind that has none."""
-    if isinstance(dataset, TransformedDataset):
-        plain = copy.copy(dataset)
-        plain.transform = transform
-        return plain
-    if isinstance(dataset, Subset):
-        inner = _with_transform(dataset.dataset, transform)
-        return None if inner is None else Subset(inner, dataset.indices)
-    if isinstance(dataset, ConcatDataset):
-        parts = [part for ds in dataset.datasets if (part := _with_transform(ds, transform)) is not None]
-        return ConcatDataset(parts) if len(parts) == len(dataset.datasets) else None
-    return None
 
 
 def _seeded_item(dataset: Any, index: int, seed: int) -> Any:

@@ -47,7 +47,7 @@ def predict_scene_ss(
 
     prepare = input_transform(learner, predict_options.chip_sz)
 
-    def make_model(grid: WindowGrid, smooth: bool) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    def make_model(grid: WindowGrid, smooth: bool) -> _PixelModel:
         return _PixelModel(learner, prepare, grid, len(class_config), predict_options.batch_sz, smooth)
 
     return stream_pixel_labels(scene, predict_options, class_config, make_model, _to_known_dtype)
@@ -74,22 +74,25 @@ class _PixelModel:
         self.margin = slice(grid.crop_sz, grid.chip_sz - grid.crop_sz)
         self.out_shape = (grid.chip_sz, grid.chip_sz)
         self.resized = learner.cfg.data.img_sz != grid.chip_sz
+        self.smooth = smooth
         # scores go to another thread in buffers that are used again: memory that one thread takes and another gives
         # back would pile up. One buffer is filled, one waits in the queue, one is blended
         shape = (batch_sz, num_classes, grid.inner_sz, grid.inner_sz)
         self.buffers = cycle([np.empty(shape, np.float32) for _ in range(3)]) if smooth else None
 
     @torch.inference_mode()
-    def __call__(self, chips: NDArray[Any]) -> NDArray[Any]:
+    def __call__(self, chips: NDArray[Any]) -> NDArray[Any] | _OnItsWay:
         x = self.prepare(torch.from_numpy(chips))
-        margin = self.margin
-        if self.buffers is not None:
-            scores: NDArray[Any] = next(self.buffers)[: len(x)]
-            torch.from_numpy(scores).copy_(self.learner.predict_probs(x, self.out_shape)[..., margin, margin])
-            return scores
         # probabilities are resized, not logits
-        predict = self.learner.predict_probs if self.resized else self.learner.predict_logits
-        return _classes(predict(x, self.out_shape)[..., margin, margin])
+        predict = self.learner.predict_probs if self.smooth or self.resized else self.learner.predict_logits
+        out = predict(x, self.out_shape)[..., self.margin, self.margin]
+        if out.is_cuda:
+            return _OnItsWay(out if self.smooth else _class_ids(out))
+        if self.buffers is None:
+            return _classes(out)
+        scores: NDArray[Any] = next(self.buffers)[: len(x)]
+        torch.from_numpy(scores).copy_(out)
+        return scores
 
 
 def input_transform(learner: Learner, chip_sz: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -100,7 +103,9 @@ def input_transform(learner: Learner, chip_sz: int) -> Callable[[torch.Tensor], 
         base = get_base_transform(data)
 
     def prepare(chips: torch.Tensor) -> torch.Tensor:
-        x = chips.to(learner.device, non_blocking=True)
+        # only from pinned memory does a GPU copy while it computes
+        source = chips.pin_memory() if learner.device.type == "cuda" else chips
+        x = source.to(learner.device, non_blocking=True)
         if base is not None:
             x = base(tv_tensors.Image(x)).as_subclass(torch.Tensor)
         if x.is_floating_point():
@@ -111,9 +116,30 @@ def input_transform(learner: Learner, chip_sz: int) -> Callable[[torch.Tensor], 
     return prepare
 
 
+class _OnItsWay:
+    """A result on a GPU that is copied to this computer meanwhile; an array for `np.asarray`, which waits for it.
+
+    The thread that gives the GPU its work goes on with the next batch at once, so the GPU need not wait.
+    """
+
+    def __init__(self, result: torch.Tensor) -> None:
+        self._copy = result.to("cpu", non_blocking=True)
+        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._done.record()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        self._done.synchronize()
+        return self._copy.numpy()
+
+
+def _class_ids(logits: torch.Tensor) -> torch.Tensor:
+    """Return the (N, H, W) class ids of (N, K, H, W) logits, on their device."""
+    dtype = torch.uint8 if label_dtype(logits.shape[1]) == np.uint8 else torch.uint16
+    return logits.max(1).indices.to(dtype)
+
+
 def _classes(logits: torch.Tensor) -> NDArray[np.unsignedinteger[Any]]:
-    """Return the (N, H, W) class ids of (N, K, H, W) logits."""
+    """Return the (N, H, W) class ids of (N, K, H, W) logits as an array."""
     if logits.device.type == "cpu":
         return np.stack([first_argmax(x) for x in logits.float().numpy()])
-    dtype = torch.uint8 if label_dtype(logits.shape[1]) == np.uint8 else torch.uint16
-    return logits.max(1).indices.to(dtype).cpu().numpy()
+    return _class_ids(logits).cpu().numpy()

@@ -18,6 +18,7 @@ from rastervision.pipeline.file_system.utils import file_to_json, is_local, json
 from rastervision.pipeline.io_report import CommandIODefinition
 from rastervision.pytorch_backend.learner_config import ImageDataConfig
 from rastervision.pytorch_learner.data import data_roots
+from rastervision.pytorch_learner.trust import code_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,10 +49,18 @@ def training_basis(cfg: LearnerConfig, tmp_dir: str | None = None) -> dict[str, 
     parts: dict[str, Any] = {
         "model": saved["model"],
         "solver": {k: v for k, v in saved["solver"].items() if k not in _NOT_IN_SOLVER},
-        "data": {k: v for k, v in saved["data"].items() if k not in _NOT_IN_DATA},
+        "data": {k: _without_path(v) for k, v in saved["data"].items() if k not in _NOT_IN_DATA},
         "files": list(_data_files(cfg.data, tmp_dir)),
     }
     return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest()[:16] for name, part in parts.items()}
+
+
+def _without_path(value: Any) -> Any:
+    """Return what a field of the data holds, a transform with the digest of its file of functions, not its path."""
+    path = value.get("lambda_transforms_path") if isinstance(value, dict) else None
+    if path is None or not os.path.isfile(path):
+        return value
+    return {**value, "lambda_transforms_path": code_digest(path)}
 
 
 def _data_files(data: DataConfig, tmp_dir: str | None) -> Iterator[Sequence[Any]]:
@@ -63,7 +72,8 @@ def _data_files(data: DataConfig, tmp_dir: str | None) -> Iterator[Sequence[Any]
                 yield from ((i, *item) for item in _chips(root))
         return
     io_def = CommandIODefinition()
-    data.report_io("train", io_def)
+    transforms = {"base_transform": None, "aug_transform": None, "plot_options": None}
+    data.model_copy(update=transforms).report_io("train", io_def)
     for path in filter(is_local, io_def.inputs):
         if os.path.isfile(path):
             yield _traits(path)

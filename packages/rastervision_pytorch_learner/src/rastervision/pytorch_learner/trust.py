@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_network_trusted",
     "check_trusted",
+    "code_digest",
     "is_own_source",
     "note_own_code",
     "note_own_config",
@@ -74,7 +75,7 @@ def check_trusted(path: str, source: str, trust: bool | None = None) -> None:
         trust = trusts_external_code()
     for cache in list(Path(path).rglob("__pycache__")):
         shutil.rmtree(cache)
-    if not trust and not _is_own(_digest(path)):
+    if not trust and not _is_own(code_digest(path)):
         raise UntrustedCodeError(
             f"{source} brings code ({os.path.basename(path.rstrip('/'))}) that neither your own config names "
             f"nor you have run here from a folder of yours, so it is not run. If you have read it and trust it, {_HOW}."
@@ -120,7 +121,7 @@ def note_own_code(path: str) -> None:
     Args:
         path: A folder, or a file.
     """
-    digest = _digest(path)
+    digest = code_digest(path)
     if _is_own(digest):
         return
     _own_digests.add(digest)
@@ -178,7 +179,7 @@ def _note_source(uri: str) -> None:
         note_own_code(os.path.join(tmp, "code"))
 
 
-def _digest(path: str) -> str:
+def code_digest(path: str) -> str:
     """Return a digest of names and contents of all files below a folder; of a file, of its contents."""
     digest = hashlib.sha256()
     files = sorted(_files(path)) if os.path.isdir(path) else [path]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -12,6 +12,9 @@ from rastervision.pipeline.errors import ConfigError
 from rastervision.pipeline.lazy import load_object
 from rastervision.pytorch_backend.learner_config.model import PLUGIN
 from rastervision.pytorch_backend.learner_config.plot_options import PlotOptions, check_serialized_transform
+
+if TYPE_CHECKING:
+    from rastervision.pipeline.io_report import CommandIODefinition
 
 __all__ = ["DATA_MODULE", "DataConfig", "Split", "augmentors", "default_augmentors"]
 
@@ -122,6 +125,12 @@ class DataConfig(Config):
     def class_colors(self) -> Any:
         """Colours of the classes in the order of their ids; None if they are not known yet."""
         return None if self.class_config is None else self.class_config.colors
+
+    def report_io(self, command: str, io_def: CommandIODefinition) -> None:
+        """Report files with functions of transforms as read by train; they are in the bundle that others use."""
+        if command == "train":
+            io_def.add_inputs(tf["lambda_transforms_path"] for tf in self.get_custom_albumentations_transforms())
+        super().report_io(command, io_def)
 
     def build(self, tmp_dir: str | None = None) -> tuple[Any, Any, Any]:
         """Build the training, validation and test data sets.

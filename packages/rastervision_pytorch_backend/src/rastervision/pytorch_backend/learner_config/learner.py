@@ -101,6 +101,9 @@ class LearnerConfig(Config):
             raise ConfigError(
                 f"{type(self).__name__} has no learner in this release, so it cannot be built yet."
             ) from e
+        if training:
+            # the config of a bundle does not come this way
+            load_object("rastervision.pytorch_learner.trust:note_own_config")(self)
         return learner_class(
             self,
             tmp_dir=tmp_dir,

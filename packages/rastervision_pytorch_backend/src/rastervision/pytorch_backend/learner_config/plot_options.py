@@ -54,6 +54,11 @@ def check_serialized_transform(transform: dict[str, Any] | None) -> dict[str, An
             "this dict is not a serialised transform: it has no transform.__class_fullname__. "
             "Make it with albumentations.to_dict(transform)."
         )
+    path = transform.get("lambda_transforms_path")
+    if not isinstance(path, (str, type(None))):
+        raise ConfigError(
+            f"lambda_transforms_path={path!r} is not the path of a file. Name a Python file, or leave it out."
+        )
     return transform
 
 

@@ -164,7 +164,7 @@ class GaussNoise(ImageTransform):
     def change(self, x: torch.Tensor) -> torch.Tensor:
         """Return a noisy image."""
         std = float(torch.empty(()).uniform_(*self.var_limit)) ** 0.5 / 255 * max_value(x.dtype)
-        return _as_dtype(x.float() + torch.randn(x.shape) * std, x.dtype)
+        return _as_dtype(x.float() + torch.randn(x.shape, device=x.device) * std, x.dtype)
 
 
 class RGBShift(ImageTransform):
@@ -176,7 +176,7 @@ class RGBShift(ImageTransform):
 
     def change(self, x: torch.Tensor) -> torch.Tensor:
         """Return an image with other channel means."""
-        shift = (torch.rand(x.shape[-3], 1, 1) * 2 - 1) * self.limit / 255 * max_value(x.dtype)
+        shift = (torch.rand(x.shape[-3], 1, 1, device=x.device) * 2 - 1) * self.limit / 255 * max_value(x.dtype)
         return _as_dtype(x.float() + shift, x.dtype)
 
 
@@ -187,9 +187,9 @@ class ToGray(ImageTransform):
         """Return a gray image with three equal channels."""
         if x.shape[-3] != 3:
             return x
-        weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-        gray = (x.float() * weights).sum(-3, keepdim=True)
-        return _as_dtype(gray, x.dtype).expand(x.shape)
+        red, green, blue = x.float().unbind(-3)
+        gray = red * 0.299 + green * 0.587 + blue * 0.114
+        return _as_dtype(gray, x.dtype).unsqueeze(-3).expand(x.shape)
 
 
 class MinMaxNormalize(ImageTransform):
