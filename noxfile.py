@@ -26,7 +26,8 @@ PACKAGES = sorted(p.parent.name for p in ROOT.glob("packages/*/pyproject.toml"))
 CODE = [name for name in PACKAGES if (ROOT / "packages" / name / "src").exists()]
 TEST_TOOLS = ["pytest", "pytest-cov", "hypothesis", "jsonschema", "dask[array]", "netCDF4", "zarr"]
 ONNX_TOOLS = ["onnx", "onnxscript", "onnxruntime"]
-DEV_TOOLS = [*TEST_TOOLS, *ONNX_TOOLS, "ruff", "mypy", "import-linter", "types-PyYAML"]
+CLOUD_TOOLS = ["moto[server]", "cfn-lint"]
+DEV_TOOLS = [*TEST_TOOLS, *ONNX_TOOLS, *CLOUD_TOOLS, "ruff", "mypy", "import-linter", "types-PyYAML"]
 # what runs without PyTorch, in order of dependence
 TORCH_FREE = ["rastervision_pipeline", "rastervision_core", "rastervision_pytorch_backend"]
 

@@ -152,3 +152,17 @@ def test_digests_do_not_depend_on_the_order_of_keys_and_sets() -> None:
     }
     assert len(digests) == 1
     assert config_digest(WithPart(part={"a": ["x"]}), "chip") not in digests
+
+
+def test_of_the_processes_of_torchrun_the_first_keeps_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    cfg = TextPipelineConfig(root_uri=str(tmp_path / "root"), images=[str(tmp_path / "a.txt")])
+    cfg.update()
+
+    for rank, files in (("1", []), ("0", ["analyze.json"])):
+        monkeypatch.setenv("RANK", rank)
+        run_step(cfg.build(""), "analyze")
+
+        assert [p.name for p in (tmp_path / "root").glob(".rv/*.json")] == files

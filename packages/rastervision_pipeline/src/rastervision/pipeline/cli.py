@@ -192,10 +192,12 @@ def run(
     options = PlanOptions(words, splits, rerun, keep_downstream, not skip_file_check)
     with rv_config_.get_tmp_dir() as tmp_dir:
         plan = make_plan(experiments, tmp_dir, options)
+        run_options = RunOptions(jobs, gpu_jobs, retries, pipeline_run_name)
         if dry_run:
-            show_plan(plan, plan_format, output, int(rv_config_.verbosity) - int(Verbosity.NORMAL))
+            more = runner_object.describe(plan.run_plan(), run_options)
+            show_plan(plan, plan_format, output, int(rv_config_.verbosity) - int(Verbosity.NORMAL), more)
         else:
-            run_plan(plan, runner_object, RunOptions(jobs, gpu_jobs, retries, pipeline_run_name), splits)
+            run_plan(plan, runner_object, run_options, splits)
 
 
 def _set_verbosity_and_tmp_dir(more_verbose: int, tmp_dir_root: str | None) -> None:

@@ -11,6 +11,8 @@ import typer
 from rastervision.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rastervision.pipeline.planner import Plan
     from rastervision.pipeline.run_plan import RunOptions
     from rastervision.pipeline.runner import Runner
@@ -27,8 +29,10 @@ class PlanFormat(StrEnum):
     PNG = "png"
 
 
-def show_plan(plan: Plan, plan_format: PlanFormat, output: str | None, verbosity: int = 0) -> None:
-    """Print a plan, or write it to the URI ``output``.
+def show_plan(
+    plan: Plan, plan_format: PlanFormat, output: str | None, verbosity: int = 0, more: Sequence[str] = ()
+) -> None:
+    """Print a plan, or write it to the URI ``output``; as text, it is followed by the lines in ``more``.
 
     Raises:
         ConfigError: There is no place for a picture.
@@ -36,6 +40,8 @@ def show_plan(plan: Plan, plan_format: PlanFormat, output: str | None, verbosity
     if plan_format == PlanFormat.PNG and not output:
         raise ConfigError("There is no place for the picture. Add --output FILE.")
     content = _formatted(plan, plan_format, verbosity, to_file=output is not None)
+    if isinstance(content, str) and plan_format == PlanFormat.TEXT:
+        content = "\n".join([content, *more])
     if output is None:
         typer.echo(content)
         return

@@ -8,14 +8,14 @@ from __future__ import annotations
 import copy
 import datetime
 import enum
-import gc
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Annotated, Any, ForwardRef, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
+
+from rastervision.pipeline.garbage import with_rare_gc, without_gc
 
 __all__ = [
     "classes_below",
@@ -40,39 +40,6 @@ Model = type[BaseModel]
 _PLAIN = frozenset(
     {str, int, float, bool, bytes, complex, type(None), datetime.date, datetime.datetime, datetime.timedelta}
 )
-
-
-@contextmanager
-def without_gc() -> Iterator[None]:
-    """Pause the collection of reference cycles while very many objects are made that have none.
-
-    The collector would look at all of them again and again, which takes longer than to make them.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            # into the oldest generation: the younger ones are looked at again and again
-            gc.collect(1)
-            gc.enable()
-
-
-@contextmanager
-def with_rare_gc() -> Iterator[None]:
-    """Let reference cycles be collected rarely, while code of the user makes very many configs, and what else it does.
-
-    By default, all objects are looked at again each time that their number has grown by a quarter.
-    """
-    thresholds = gc.get_threshold()
-    if thresholds[0]:  # 0: switched off
-        gc.set_threshold(max(thresholds[0], 100_000), max(thresholds[1], 20), max(thresholds[2], 100))
-    try:
-        yield
-    finally:
-        gc.collect(1)
-        gc.set_threshold(*thresholds)
 
 
 # -- which fields ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rastervision.pipeline.errors import MissingPackageError
+from rastervision.pipeline.garbage import without_gc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +39,8 @@ def attach(
 
     def __getattr__(name: str) -> Any:
         if name not in foreign:
-            return own_getattr(name)
+            with without_gc():  # modules such as PyTorch's are very many objects
+                return own_getattr(name)
         value = load_object(f"{foreign[name]}:{name}")
         sys.modules[package_name].__dict__[name] = value
         return value
@@ -87,7 +89,8 @@ def load_object(reference: str) -> Any:
     """
     module_name, _, name = reference.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        with without_gc():
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as e:
         missing = e.name or ""
         if module_name != missing and not module_name.startswith(f"{missing}."):

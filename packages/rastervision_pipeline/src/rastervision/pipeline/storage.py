@@ -24,23 +24,39 @@ _NOT_A_PATH = re.compile(r"^(/vsi|<|\{|[A-Za-z][A-Za-z0-9_+-]+:(?!//))|\{[^{}/]*
 _MAX_THREADS = 32
 
 
-def canonical_uri(uri: str) -> str:
+def canonical_uri(uri: str, known: dict[str, str] | None = None) -> str:
     """Return the same text for all spellings of a place: a local path without links, ``..`` and ``file://``.
 
     Other URIs only lose slashes at the end, because a store may take ``a//b`` for another key than ``a/b``.
+
+    Args:
+        uri: The URI.
+        known: Folder -> its path without links, for folders of URIs that were asked for before.
     """
     try:
         is_local = issubclass(FileSystem.get_file_system(uri), LocalFileSystem)
     except RegistryError:
         is_local = False
     if is_local and not _NOT_A_PATH.search(uri):
-        return os.path.realpath(LocalFileSystem.local_path(uri, ""))
+        return _real_path(LocalFileSystem.local_path(uri, ""), {} if known is None else known)
     return uri.rstrip("/") or uri
 
 
 def canonical_uris(uris: Mapping[str, IOKind]) -> dict[str, tuple[str, IOKind]]:
     """Return canonical URI -> URI as it was given, and kind."""
-    return {canonical_uri(uri): (uri, kind) for uri, kind in uris.items()}
+    known: dict[str, str] = {}
+    return {canonical_uri(uri, known): (uri, kind) for uri, kind in uris.items()}
+
+
+def _real_path(path: str, known: dict[str, str]) -> str:
+    """Return `os.path.realpath`, which looks at each folder of a path each time, of one of many paths."""
+    folder, name = os.path.split(path)
+    if name in ("", os.curdir, os.pardir):
+        return os.path.realpath(path)
+    if folder not in known:
+        known[folder] = os.path.realpath(folder)
+    found = os.path.join(known[folder], name)
+    return os.path.realpath(found) if os.path.islink(found) else found
 
 
 def folders_of(uri: str) -> Iterator[str]:
