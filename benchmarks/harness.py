@@ -97,7 +97,8 @@ def main(description: str | None, families: dict[str, Family]) -> None:
         _run_one(families[args.families[0]], *args.one)
         return
     runs = [("limit", sys.executable), ("ours", sys.executable), *(("ours", python) for python in args.python)]
-    print("work | size | " + " | ".join(_title(kind, python) for kind, python in runs) + " | ours / limit (least)")
+    titles = " | ".join(_title(kind, python) for kind, python in runs)
+    print(f"work | size | {titles} | ours / limit (least), in CPU time")
     missed = []
     for name in args.families:
         family = families[name]
@@ -111,9 +112,11 @@ def main(description: str | None, families: dict[str, Family]) -> None:
                 seconds[i].append(taken)
                 cells.append(f"{family.amount(size) / taken:.4g} {family.unit}/s, +{extra:.0f} MB")
             ratio = statistics.median(r[0]["seconds"] / r[1]["seconds"] for r in rounds)
+            cpu = statistics.median(r[0]["cpu_s"] / r[1]["cpu_s"] for r in rounds)
             same = all(_alike(r["check"], rounds[0][0]["check"]) for r in rounds[0])
             note = "" if same else " | RESULTS DIFFER: " + " ".join(str(r["check"]) for r in rounds[0])
-            print(f"{name} | {size} | " + " | ".join(cells) + f" | {ratio:.2f} ({family.least})" + note, flush=True)
+            ratios = f"{ratio:.2f} ({family.least}), {cpu:.2f}"
+            print(f"{name} | {size} | {' | '.join(cells)} | {ratios}{note}", flush=True)
             if ratio < family.least:
                 missed.append(f"{name} {size}")
         sizes = args.sizes or family.sizes
