@@ -148,7 +148,7 @@ def wheels(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Run the benchmarks: `nox -s bench -- predict`."""
-    for name in session.posargs or ["startup", "predict", "config", "data"]:
+    for name in session.posargs or ["startup", "predict", "config", "data", "learner", "learner_predict", "runners", "s3", "ray"]:
         run(session, "python", f"benchmarks/bench_{name}.py")
 
 
