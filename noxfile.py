@@ -148,7 +148,8 @@ def wheels(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Run the benchmarks: `nox -s bench -- predict`."""
-    for name in session.posargs or ["startup", "predict", "config", "data", "learner", "learner_predict", "runners", "s3", "ray"]:
+    names = ["startup", "predict", "config", "data", "learner", "learner_predict", "runners", "s3", "ray"]
+    for name in session.posargs or names:
         run(session, "python", f"benchmarks/bench_{name}.py")
 
 
