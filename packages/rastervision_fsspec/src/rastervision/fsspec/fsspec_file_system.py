@@ -6,8 +6,9 @@ import hashlib
 import os
 import posixpath
 import re
+import threading
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -34,6 +35,7 @@ _ARCHIVES = frozenset({"libarchive", "tar", "zip"})
 _ETAGS = ("etag", "ETag", "md5", "md5Hash", "sha256", "sha", "CRC", "blob_id", "generation")
 _MTIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "modify", "created", "date_time")
 _THREADS = 8
+_one_at_a_time = threading.Lock()
 
 
 def _protocol(uri: str) -> str:
@@ -184,8 +186,13 @@ def _remote_files(fs: Any, path: str) -> dict[str, RemoteFile]:
 
 
 def _threads(fs: Any) -> int:
-    # the connections of other drivers (FTP, SFTP) serve one thread at a time
+    # the connections of other drivers (FTP, SFTP), and the files of memory://, serve one thread at a time
     return _THREADS if getattr(fs, "async_impl", False) else 1
+
+
+def _get_file(fs: Any, path: str, target: str) -> None:
+    with nullcontext() if _threads(fs) > 1 else _one_at_a_time:
+        fs.get_file(path, target)
 
 
 def _check_size(uri: str, path: str, size: int | None) -> None:
@@ -273,7 +280,7 @@ class FsspecFileSystem(FileSystem):
         def download(name: str, target: str) -> None:
             uri = _child(src_dir_uri, name)
             with _reading(uri):
-                fs.get_file(f"{path.rstrip('/')}/{name}", target)
+                _get_file(fs, f"{path.rstrip('/')}/{name}", target)
                 _check_size(uri, target, there[name].size)
 
         sync_down(there, dst_dir, download, delete, _threads(fs))
@@ -299,7 +306,7 @@ class FsspecFileSystem(FileSystem):
             if info.get("type") == "directory":
                 raise NotReadableError(f"Cannot read {src_uri}: it is a folder.")
             with replacing(dst_path) as tmp:
-                fs.get_file(path, tmp)
+                _get_file(fs, path, tmp)
                 _check_size(src_uri, tmp, info.get("size"))
 
     @staticmethod
