@@ -16,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from rastervision.core.data import RasterioSource
 from rastervision.core.data.utils.rasterio import is_read_in_place
 from rastervision.fsspec import FsspecFileSystem
-from rastervision.fsspec.fsspec_file_system import _mtime, _tag
+from rastervision.fsspec.fsspec_file_system import _move, _mtime, _tag
 from rastervision.pipeline.errors import MissingPackageError, NotReadableError, NotWritableError, RegistryError
 from rastervision.pipeline.file_system import (
     FileInfo,
@@ -249,3 +249,32 @@ def test_images_of_stores_that_gdal_knows_are_streamed_if_wanted() -> None:
     assert all(is_read_in_place(uri, stream=True) for uri in uris)
     assert not any(is_read_in_place(uri) for uri in ["gs://b/a.tif", "az://c/a.tif"])
     assert not any(is_read_in_place(u, stream=True) for u in ["hf://datasets/o/n/a.tif", "zip://a.tif::gs://b/a.zip"])
+
+
+def test_a_rename_that_fails_leaves_the_file_that_was_there() -> None:
+    """The file used to be removed before the second attempt, whatever the first had failed for."""
+
+    class Refusing:
+        def __init__(self) -> None:
+            self.files = {"new": b"before", ".tmp-a": b"after"}
+            self.refuses_all = True
+
+        def isfile(self, path: str) -> bool:
+            return path in self.files
+
+        def mv(self, path: str, new: str) -> None:
+            if path == ".tmp-a" and (self.refuses_all or new in self.files):
+                raise OSError("refused")
+            self.files[new] = self.files.pop(path)
+
+        def rm_file(self, path: str) -> None:
+            del self.files[path]
+
+    fs = Refusing()
+    with pytest.raises(OSError, match="refused"):
+        _move(fs, ".tmp-a", "new")
+    assert fs.files == {"new": b"before", ".tmp-a": b"after"}
+
+    fs.refuses_all = False
+    _move(fs, ".tmp-a", "new")
+    assert fs.files == {"new": b"after"}

@@ -119,11 +119,17 @@ def _move(fs: Any, path: str, new: str) -> None:
     try:
         fs.mv(path, new)
     except Exception:
-        # some servers do not rename onto a file that is there
         if not fs.isfile(new):
             raise
-        fs.rm_file(new)
-        fs.mv(path, new)
+        # some servers do not rename onto a file that is there: it steps aside, and comes back if that was not why
+        old = f"{path}-old"
+        fs.mv(new, old)
+        try:
+            fs.mv(path, new)
+        except BaseException:
+            fs.mv(old, new)
+            raise
+        fs.rm_file(old)
 
 
 def _check_writable(uri: str) -> None:
