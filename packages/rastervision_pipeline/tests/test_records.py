@@ -11,8 +11,8 @@ import pytest
 
 from rastervision.pipeline.errors import NotWritableError
 from rastervision.pipeline.fingerprint import Fingerprint, config_digest
-from rastervision.pipeline.records import Records, copy_records, recorded
-from rastervision.pipeline.run_plan import run_step
+from rastervision.pipeline.records import PartDigests, Records, copy_records, recorded
+from rastervision.pipeline.run_plan import Step, run_step
 from rastervision.testing.contracts.runner import ContractPipelineConfig
 from rastervision.testing.pipelines import TextPipelineConfig
 
@@ -68,6 +68,67 @@ def test_parts_make_records_of_another_number_of_parts_void(config: TextPipeline
 
     assert list(records_of(config, "chip").finished) == [3]
     assert not records_of(config, "chip").unfinished
+
+
+def steps(num_splits: int) -> list[Step]:
+    return [Step(i, "chip", i, num_splits) for i in range(num_splits)]
+
+
+def test_a_digest_for_all_parts_gives_the_same_records(config: TextPipelineConfig, tmp_path: Path) -> None:
+    pipeline = config.build(str(tmp_path))
+    for step in steps(3):
+        run_step(pipeline, "chip", step.split_ind, 3)
+    (alone,) = records_of(config, "chip").finished.values()
+    digests = PartDigests()
+    for step in steps(2):
+        run_step(pipeline, "chip", step.split_ind, 2, digests.of(pipeline, step))
+
+    assert digests.of(pipeline, steps(2)[1]) is not None
+    assert list(records_of(config, "chip").finished) == [2]
+    (told,) = records_of(config, "chip").finished.values()
+    assert told.inputs == alone.inputs
+    assert json.loads((tmp_path / "out/.rv/chip-1-of-2.json").read_text()).keys() == {
+        "command",
+        "state",
+        "time",
+        "fingerprint",
+    }
+
+
+def test_parts_that_are_told_a_digest_look_at_no_inputs(
+    config: TextPipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = config.build(str(tmp_path))
+    digests = PartDigests()
+    told = [digests.of(pipeline, step) for step in steps(3)]
+    monkeypatch.setattr(Fingerprint, "of", None)
+    for ind in (1, 2):
+        run_step(pipeline, "chip", ind, 3, told[ind])
+
+    assert records_of(config, "chip").unfinished
+
+
+def test_inputs_that_change_before_the_first_part_leave_a_command_unfinished(
+    config: TextPipelineConfig, tmp_path: Path
+) -> None:
+    pipeline = config.build(str(tmp_path))
+    digests = PartDigests()
+    told = [digests.of(pipeline, step) for step in steps(2)]
+    (tmp_path / "a.txt").write_text("changed")
+    for step in steps(2):
+        run_step(pipeline, "chip", step.split_ind, 2, told[step.split_ind])
+
+    assert records_of(config, "chip") == Records({}, unfinished=True)
+
+
+def test_there_is_no_digest_where_inputs_cannot_be_seen(config: TextPipelineConfig, tmp_path: Path) -> None:
+    config.images = [*config.images, str(tmp_path / "only-where-parts-run.txt")]
+    pipeline = config.build(str(tmp_path))
+
+    assert PartDigests().of(pipeline, steps(2)[0]) is None
+    assert PartDigests().of(pipeline, Step(0, "analyze")) is None
+    config.silent = ["chip"]
+    assert PartDigests().of(pipeline, steps(2)[0]) is None
 
 
 def test_parts_made_from_other_inputs_do_not_make_a_whole(config: TextPipelineConfig, tmp_path: Path) -> None:

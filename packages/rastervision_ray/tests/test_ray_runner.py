@@ -187,7 +187,7 @@ def test_a_cluster_that_is_not_there_is_told_of(tmp_path: Path) -> None:
 def test_an_error_of_the_worker_is_told(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rastervision.ray import ray_runner
 
-    monkeypatch.setattr(ray_runner, "cli_args", lambda uri, step: [object()])  # cannot be sent to a process
+    monkeypatch.setattr(ray_runner, "cli_args", lambda uri, step, digest: [object()])  # cannot be sent to a process
     with pytest.raises(RunError, match=r"first ended with an error of its worker: .*serializable.*first\.log"):
         RayRunner().run_dag(plan_of(tmp_path / "root", [Step(0, "first")], tmp_path), RunOptions())
 

@@ -12,7 +12,7 @@ import pytest
 
 from rastervision.pipeline.config import save_pipeline_config
 from rastervision.pipeline.pipeline import PipelineConfig
-from rastervision.pipeline.runner.warm_python import ForkedProcess, WarmPython, can_fork, preloads_for
+from rastervision.pipeline.runner.warm_python import ForkedProcess, WarmPython, can_fork, configs_to_keep, preloads_for
 from rastervision.testing.contracts.runner import ContractPipelineConfig
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs fork")
@@ -89,6 +89,26 @@ def test_commands_that_run_side_by_side_do_not_mix(python: WarmPython, tmp_path:
 def test_classes_of_our_packages_are_completed_beforehand() -> None:
     assert preloads_for([PipelineConfig()]) == ["rastervision.pipeline.pipeline:PipelineConfig"]
     assert preloads_for([ContractPipelineConfig()]) == []
+
+
+def test_configs_of_other_packages_are_not_read_beforehand() -> None:
+    configs = {"ours.json": PipelineConfig(), "theirs.json": ContractPipelineConfig()}
+    assert configs_to_keep(configs) == ["ours.json"]
+
+
+def test_a_config_is_read_once_for_all_commands(tmp_path: Path) -> None:
+    uri = config_uri(tmp_path)
+    python = WarmPython(configs=[uri, str(tmp_path / "none.json")])
+    try:
+        assert end(start(python, "run_command", uri, "first"))[0] == 0
+        os.remove(uri)
+        assert end(start(python, "run_command", uri, "first", RUNNER_CONTRACT_COLOUR="red"))[0] == 0
+        assert '"red"' in (tmp_path / "first-settings.json").read_text()
+        code, _, errors = end(start(python, "run_command", str(tmp_path / "none.json"), "first"))
+        assert code == 2
+        assert "none.json" in errors
+    finally:
+        python.close()
 
 
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:

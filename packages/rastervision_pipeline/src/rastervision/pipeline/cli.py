@@ -254,6 +254,9 @@ def run_command(
         int | None, typer.Option("--num-splits", help="In how many parts the command is done.")
     ] = None,
     runner: Annotated[str, typer.Option("--runner", help="The runner that started this.")] = "inprocess",
+    digest: Annotated[
+        str | None, typer.Option("--digest", help="Of what all parts of the command are made from.", hidden=True)
+    ] = None,
 ) -> None:
     """Run one command of a saved pipeline, or a part of it, in this process."""
     from rastervision.pipeline.config_files import read_pipeline_config
@@ -271,7 +274,7 @@ def run_command(
     setup_logging(rv_config_.verbosity, context="" if labelled else str(step))
     cfg = read_pipeline_config(cfg_json_uri, use_settings=True)
     with rv_config_.get_tmp_dir() as tmp_dir:
-        run_step(cfg.build(tmp_dir), command, split_ind, num_splits)
+        run_step(cfg.build(tmp_dir), command, split_ind, num_splits, digest)
 
 
 @app.command("plugins")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -28,6 +29,7 @@ __all__ = [
     "configs_of_module",
     "get_configs",
     "get_configs_from_module",
+    "keep_pipeline_config",
     "line_of_config_file",
     "load_module",
     "read_pipeline_config",
@@ -35,6 +37,7 @@ __all__ = [
 
 # below rastervision.pipeline, so that what the file logs is shown and its configs belong to that plugin
 _MODULE_PREFIX = "rastervision.pipeline._config_file_"
+_kept: dict[str, tuple[Any, PipelineConfig]] = {}  # URI -> settings and config
 
 
 def get_configs(
@@ -69,15 +72,39 @@ def read_pipeline_config(uri: str, use_settings: bool = False) -> PipelineConfig
     Raises:
         ConfigError: The file does not hold a valid pipeline config; names the file, line and field.
     """
+    with without_gc():
+        if uri in _kept:
+            settings, config = _kept.pop(uri)
+            if use_settings:
+                _use(settings)
+            return config
+        text = read_config_text(uri)
+        if use_settings:
+            _use(_settings_in(text))  # first: they may name modules that have configs
+        return _pipeline_config(text)
+
+
+def keep_pipeline_config(uri: str, path: str) -> None:
+    """Read the config that is saved at a URI, for the next `read_pipeline_config` of it.
+
+    Args:
+        uri: The URI, whose content does not change any more.
+        path: A copy of the file.
+    """
+    text = read_config_text(path)
+    settings = copy.deepcopy(_settings_in(text))
+    _kept[uri] = (settings, _pipeline_config(text))
+
+
+def _settings_in(text: ConfigText) -> Any:
+    return text.data.get("rv_config") if isinstance(text.data, dict) else None
+
+
+def _use(settings: Any) -> None:
     from rastervision.pipeline.rv_config import rv_config_
 
-    with without_gc():
-        text = read_config_text(uri)
-        settings = text.data.get("rv_config") if use_settings and isinstance(text.data, dict) else None
-        if settings and isinstance(settings, dict):
-            # first: they may name modules that have configs
-            rv_config_.apply_overrides(settings)
-        return _pipeline_config(text)
+    if settings and isinstance(settings, dict):
+        rv_config_.apply_overrides(settings)
 
 
 def _items(text: ConfigText) -> list[ConfigText]:

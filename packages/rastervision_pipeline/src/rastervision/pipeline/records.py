@@ -26,9 +26,10 @@ from rastervision.pipeline.storage import Storage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rastervision.pipeline.pipeline import PipelineConfig
+    from rastervision.pipeline.pipeline import Pipeline, PipelineConfig
+    from rastervision.pipeline.run_plan import Step
 
-__all__ = ["RecordedState", "Records", "copy_records", "read_states", "recorded"]
+__all__ = ["PartDigests", "RecordedState", "Records", "copy_records", "read_states", "recorded"]
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,12 @@ def _write(root_uri: str, command: str, split_ind: int, num_splits: int, state: 
 
 @contextlib.contextmanager
 def recorded(
-    config: PipelineConfig, command: str, split_ind: int, num_splits: int, merged: bool = False
+    config: PipelineConfig,
+    command: str,
+    split_ind: int,
+    num_splits: int,
+    merged: bool = False,
+    digest: str | None = None,
 ) -> Iterator[None]:
     """Keep the record of a command, or of a part of it, around what does it.
 
@@ -167,31 +173,75 @@ def recorded(
         split_ind: Which part, from 0; ``num_splits`` for the merge of the parts.
         num_splits: In how many parts the command is done.
         merged: Whether the parts are merged, so that the command is not done without that.
+        digest: Of the fingerprint of the command, as `PartDigests` has worked it out for all parts. The first part
+            works it out itself too, as it notes what all of them were made from.
     """
-    io = CommandIODefinition(num_splits)
-    config.report_io(command, io)
-    root = config.root_uri
     # of the processes of torchrun, each of which runs the command, the first one writes the outputs
-    if not root or not io.outputs or os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") != "0":
         yield
         return
-    # as it is before the command: what changes while it runs may have been read or not
-    fingerprint = Fingerprint.of(config, command, foreign_inputs(io), Storage())
-    _write(root, command, split_ind, num_splits, "started")
-    for other, parts in _listed(root).get(command, {}).items():
-        # those of other numbers of parts, and of a merge that is not wanted any more
-        for ind in parts if other != num_splits else parts - set(range(num_splits + merged)):
-            _write(root, command, ind, other, "void")
-    yield
-    content: dict[str, Any] = {"fingerprint": fingerprint.digest}
+    content: dict[str, Any] = {"fingerprint": digest}
+    if digest is None or split_ind == 0:
+        fingerprint = _begin(config, command, num_splits, merged)
+        if fingerprint is None:
+            yield
+            return
+        content["fingerprint"] = fingerprint.digest
+        if split_ind == 0:
+            content |= {"config": fingerprint.config, "plugins": fingerprint.plugins, "inputs": fingerprint.inputs}
     if merged:
         content["merged"] = True
-    if split_ind == 0:
-        content |= {"config": fingerprint.config, "plugins": fingerprint.plugins, "inputs": fingerprint.inputs}
+    root = str(config.root_uri)
+    _write(root, command, split_ind, num_splits, "started")
+    yield
     try:
         _write(root, command, split_ind, num_splits, "done", **content)
     except (RasterVisionError, OSError) as e:
         log.warning("%s is done, but that cannot be noted, so it will run again next time: %s", command, e)
+
+
+def _begin(config: PipelineConfig, command: str, num_splits: int, merged: bool) -> Fingerprint | None:
+    """Make the records of other numbers of parts void; return the fingerprint, or None if there is to be no record.
+
+    To be called before the command: what changes while it runs may have been read or not.
+    """
+    io = CommandIODefinition(num_splits)
+    config.report_io(command, io)
+    root = config.root_uri
+    if not root or not io.outputs:
+        return None
+    fingerprint = Fingerprint.of(config, command, foreign_inputs(io), Storage())
+    for other, parts in _listed(root).get(command, {}).items():
+        # those of other numbers of parts, and of a merge that is not wanted any more
+        for ind in parts if other != num_splits else parts - set(range(num_splits + merged)):
+            _write(root, command, ind, other, "void")
+    return fingerprint
+
+
+class PartDigests:
+    """Works out once for all parts of a command what each would have to look at all inputs of the command for."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], str | None] = {}
+
+    def of(self, pipeline: Pipeline, step: Step) -> str | None:
+        """Return the ``digest`` for `recorded`; None if the step has to work it out.
+
+        The first call for a command is to come before its first part starts.
+        """
+        key = (step.cfg_json_uri, step.command)
+        if step.num_splits == 1:
+            return None
+        if key not in self._known:
+            self._known[key] = None
+            # whatever hinders it: the parts find out themselves, and tell of it
+            with contextlib.suppress(Exception):
+                merged = pipeline.splits_are_merged(step.command, step.num_splits)
+                fingerprint = _begin(pipeline.config, step.command, step.num_splits, merged)
+                # an input that cannot be seen from here may well be seen from where the parts run
+                if fingerprint is not None and all(fingerprint.inputs.values()):
+                    self._known[key] = fingerprint.digest
+        return self._known[key]
 
 
 def copy_records(from_root: str, to_root: str, command: str) -> None:

@@ -171,10 +171,21 @@ def last_of(steps: Sequence[Step]) -> tuple[int, ...]:
     return (steps[-1].id,) if steps[-1].merges else tuple(step.id for step in steps)
 
 
-def run_step(pipeline: Pipeline, command: str, split_ind: int | None = None, num_splits: int | None = None) -> None:
+def run_step(
+    pipeline: Pipeline,
+    command: str,
+    split_ind: int | None = None,
+    num_splits: int | None = None,
+    digest: str | None = None,
+) -> None:
     """Call a command of a pipeline, or one part of it, and keep its completion record.
 
-    With ``split_ind`` equal to ``num_splits``, merge what the parts have written.
+    Args:
+        pipeline: The pipeline.
+        command: Name of the command.
+        split_ind: Which part, from 0; ``num_splits`` to merge what the parts have written.
+        num_splits: In how many parts the command is done.
+        digest: What `PartDigests` gives for it.
 
     Raises:
         ConfigError: The pipeline has no such command, it cannot be split, or there is no such part.
@@ -194,7 +205,7 @@ def run_step(pipeline: Pipeline, command: str, split_ind: int | None = None, num
         raise ConfigError(
             f"There is no part {split_ind} of {num_splits}. Set --split-ind from 0 to {num_splits - 1}{or_merge}."
         )
-    with recorded(pipeline.config, command, split_ind, num_splits, merged):
+    with recorded(pipeline.config, command, split_ind, num_splits, merged, digest):
         if split_ind == num_splits:
             pipeline.merge_splits(command, num_splits)
         else:

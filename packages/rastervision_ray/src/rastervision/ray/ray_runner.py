@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import time
+import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +21,7 @@ from rastervision.pipeline.runner.plan_run import Attempt, PlanRun, cli_args, ro
 from rastervision.pipeline.runner.processes import describe_exit, sigterm_as_exit
 from rastervision.pipeline.runner.runner import Runner, linear_plan
 from rastervision.pipeline.runner.step_log import log_uri
-from rastervision.pipeline.runner.warm_python import preloads_for
+from rastervision.pipeline.runner.warm_python import configs_to_keep, preloads_for
 from rastervision.pipeline.rv_config import rv_config_
 from rastervision.pipeline.settings import find_ini_file
 from rastervision.ray.cluster import alive_nodes, connected, could_run, resources_for
@@ -112,7 +113,9 @@ class _Run(PlanRun):
         self._settings = settings
         self._nodes = alive_nodes()
         self._submit = ray.remote(run_job)
-        self._preloads = preloads_for(pipeline.config for pipeline in plan.pipelines.values())
+        configs = {uri: pipeline.config for uri, pipeline in plan.pipelines.items()}
+        self._preloads, self._configs = preloads_for(configs.values()), configs_to_keep(configs)
+        self._id = uuid.uuid4().hex
         self._env = _handed_on(settings.env)
         self._settings_text = _settings_text()
         self._times_lost: Counter[int] = Counter()
@@ -128,11 +131,13 @@ class _Run(PlanRun):
         task = _Task(step, number, log_uri(root_uri_of(self.plan, step), step), self._requests[kind])
         name = self.names[step.id]
         job: Job = {
-            "args": cli_args(step.cfg_json_uri, step),
+            "args": cli_args(step.cfg_json_uri, step, self.digest_of(step)),
             "label": name,
             "log_uri": task.log_uri,
             "note": f"attempt {number} of {self.retries + 1}",
+            "run_id": self._id,
             "preloads": self._preloads,
+            "configs": self._configs,
             "env": self._env,
             "settings": self._settings_text,
             "quiet": self.shows_table,

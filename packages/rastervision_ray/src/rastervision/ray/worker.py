@@ -23,7 +23,7 @@ from rastervision.pipeline.rv_config import rv_config_
 
 __all__ = ["Job", "Result", "run_job", "run_on_node"]
 
-_python: dict[tuple[str, ...], WarmPython] = {}  # by what it imports; there is one at most
+_python: dict[str, WarmPython] = {}  # by the run that it is for; there is one at most
 
 
 class Job(TypedDict):
@@ -34,7 +34,9 @@ class Job(TypedDict):
         label: How the step is called where its output is shown.
         log_uri: Where its output is kept.
         note: First line of the log.
+        run_id: The same for all command lines of a run.
         preloads: What to import before processes are forked.
+        configs: URIs of configs to read before that.
         env: Environment variables besides those of the node.
         settings: Content of the settings file; None if there is none.
         quiet: Whether to show only what is printed, and warnings.
@@ -44,7 +46,9 @@ class Job(TypedDict):
     label: str
     log_uri: str
     note: str
+    run_id: str
     preloads: Sequence[str]
+    configs: Sequence[str]
     env: Mapping[str, str]
     settings: str | None
     quiet: bool
@@ -70,7 +74,7 @@ def run_job(job: Job) -> Result:
             job["label"],
             on_line=log.write,
             quiet=job["quiet"],
-            popen=_warm(job["preloads"]).popen,
+            popen=_warm(job).popen,
             prefix="",  # Ray puts the name of the task before each line
         )
         try:
@@ -101,14 +105,13 @@ def _settings_of(job: Job) -> Iterator[None]:
             os.environ.update(before)
 
 
-def _warm(preloads: Sequence[str]) -> WarmPython:
-    key = tuple(preloads)
-    if key not in _python:
+def _warm(job: Job) -> WarmPython:
+    if job["run_id"] not in _python:
         for old in _python.values():
             old.close()
         _python.clear()
-        _python[key] = WarmPython(preloads)
-    return _python[key]
+        _python[job["run_id"]] = WarmPython(job["preloads"], job["configs"])
+    return _python[job["run_id"]]
 
 
 def run_on_node(cmd: Sequence[str]) -> tuple[str, int] | None:

@@ -1,6 +1,7 @@
 """The process from which `WarmPython` forks: it imports modules, then waits for command lines.
 
-Run as ``python -m rastervision.pipeline.runner.fork_server FD NAME...``, with a socket at ``FD``.
+Run as ``python -m rastervision.pipeline.runner.fork_server FD``, with a socket at ``FD``. The first request says what
+to import, all others are command lines.
 """
 
 from __future__ import annotations
@@ -106,9 +107,15 @@ def _become(standard: list[int], request: dict[str, Any]) -> None:
         numpy.random.seed()
 
 
-def _prepare(names: list[str]) -> None:
-    """Import modules, and complete config classes (``module:Class``), which a command would otherwise have to do."""
+def _prepare(names: list[str], configs: dict[str, str]) -> None:
+    """Do what each command would otherwise have to do.
+
+    Args:
+        names: Modules to import, and config classes (``module:Class``) to complete.
+        configs: URI -> local path of configs to read.
+    """
     from rastervision.pipeline import plugins
+    from rastervision.pipeline.config_files import keep_pipeline_config
 
     for group in (plugins.FILE_SYSTEMS, plugins.CONFIGS, plugins.UPGRADERS):
         plugins.entry_points_of(group)
@@ -119,20 +126,27 @@ def _prepare(names: list[str]) -> None:
             imported = importlib.import_module(module)
             if class_name:
                 getattr(imported, class_name).model_rebuild()
+    for uri, path in configs.items():
+        with contextlib.suppress(Exception):
+            keep_pipeline_config(uri, path)
     gc.collect()
     gc.freeze()  # the processes that are forked need not look at all this again
 
 
-def _main(fd: int, names: list[str]) -> None:
+def _main(fd: int) -> None:
     from rastervision.pipeline.cli import _main as run_command_line
 
-    _prepare(names)
+    control = socket.socket(fileno=fd)
+    received = _receive(control)
+    if received is None:
+        return
+    _prepare(**received[0])
     # of other threads only those of libraries that know of forks are there
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-    request = _serve(socket.socket(fileno=fd))
+    request = _serve(control)
     if request is not None:
         run_command_line(request["args"])
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), sys.argv[2:])
+    _main(int(sys.argv[1]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
+from rastervision.pipeline.records import PartDigests
 from rastervision.pipeline.run_plan import RunOptions, RunPlan, run_step
 from rastervision.pipeline.runner.processes import run_program
 from rastervision.pipeline.runner.runner import Runner, linear_plan, step_name
@@ -41,12 +42,14 @@ class InProcessRunner(Runner):
 
     def run_dag(self, plan: RunPlan, options: RunOptions) -> None:
         """Carry out a plan, in its order; the error of a command passes through once all retries are used up."""
+        digests = PartDigests()
         for step in plan.steps:
             pipeline = plan.pipelines[step.cfg_json_uri]
             log.info("running %s", step_name(step))
+            digest = digests.of(pipeline, step)
             for retry in range(1, options.retries + 2):
                 try:
-                    run_step(pipeline, step.command, step.split_ind, step.num_splits)
+                    run_step(pipeline, step.command, step.split_ind, step.num_splits, digest)
                     break
                 except Exception as e:
                     if retry > options.retries:

@@ -17,7 +17,7 @@ from rastervision.pipeline.runner.plan_run import Attempt, PlanRun, cli_args, ro
 from rastervision.pipeline.runner.processes import Child, describe_exit, run_program, sigterm_as_exit
 from rastervision.pipeline.runner.runner import Runner, linear_plan
 from rastervision.pipeline.runner.step_log import StepLog, log_uri
-from rastervision.pipeline.runner.warm_python import WarmPython, can_fork, preloads_for
+from rastervision.pipeline.runner.warm_python import WarmPython, can_fork, configs_to_keep, preloads_for
 from rastervision.pipeline.rv_config import rv_config_
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ _LOG_TIMEOUT_S = 30.0  # for the upload of logs when the run is ended
 _PYTHON = (sys.executable, "-P", "-m", "rastervision.pipeline.cli")
 
 
-def command_line(cfg_json_uri: str, step: Step) -> list[str]:
+def command_line(cfg_json_uri: str, step: Step, digest: str | None = None) -> list[str]:
     """Return the arguments of a Python process that runs a step, with the settings of this process."""
     args = list(_PYTHON)
     if rv_config_.profile_given:
         args += ["--profile", rv_config_.profile_given]
     if rv_config_.tmp_dir_root_given:
         args += ["--tmpdir", rv_config_.tmp_dir_root_given]
-    return args + cli_args(cfg_json_uri, step)
+    return args + cli_args(cfg_json_uri, step, digest)
 
 
 class LocalRunner(Runner):
@@ -121,7 +121,8 @@ class _Run(PlanRun):
         super().__init__(plan, options, jobs=self._cores)
         self._python = None
         if can_fork() and len(plan.steps) > 1:
-            self._python = WarmPython(preloads_for(p.config for p in plan.pipelines.values()))
+            configs = {uri: pipeline.config for uri, pipeline in plan.pipelines.items()}
+            self._python = WarmPython(preloads_for(configs.values()), configs_to_keep(configs))
 
     @override
     def start_attempt(self, step: Step, number: int) -> Attempt:
@@ -139,7 +140,7 @@ class _Run(PlanRun):
             if line.strip():
                 self.table.line(step.id, line)
 
-        args = command_line(step.cfg_json_uri, step)
+        args = command_line(step.cfg_json_uri, step, self.digest_of(step))
         popen: Callable[..., Any] = subprocess.Popen
         if self._python is not None:
             args, popen = args[len(_PYTHON) :], self._python.popen

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rastervision.pipeline.errors import RunError
+from rastervision.pipeline.records import PartDigests
 from rastervision.pipeline.runner.processes import describe_exit, exit_status
 from rastervision.pipeline.runner.run_table import RunTable, is_terminal
 from rastervision.pipeline.runner.runner import step_name
@@ -34,13 +35,21 @@ _MAX_NAMES = 10
 _POLL_S = 1.0
 
 
-def cli_args(cfg_json_uri: str, step: Step) -> list[str]:
-    """Return the arguments of ``rastervision`` that run a step, with the verbosity of this process."""
+def cli_args(cfg_json_uri: str, step: Step, digest: str | None = None) -> list[str]:
+    """Return the arguments of ``rastervision`` that run a step, with the verbosity of this process.
+
+    Args:
+        cfg_json_uri: Where the config is that the process reads.
+        step: The step.
+        digest: What `PartDigests` gives for it.
+    """
     verbosity = rv_config_.get_verbosity_cli_opt()
     args = [verbosity] if verbosity else []
     args += ["run_command", cfg_json_uri, step.command]
     if step.num_splits > 1:
         args += ["--split-ind", str(step.split_ind), "--num-splits", str(step.num_splits)]
+    if digest is not None:
+        args += ["--digest", digest]
     return args
 
 
@@ -101,6 +110,7 @@ class PlanRun(ABC):
         self.names = _short_names(plan.steps)
         self.table = RunTable(self.names)
         self.shows_table = is_terminal() and rv_config_.verbosity == Verbosity.NORMAL
+        self._digests = PartDigests()
         self._failures: list[tuple[Attempt, int]] = []
 
     @abstractmethod
@@ -110,6 +120,10 @@ class PlanRun(ABC):
     @abstractmethod
     def stop(self) -> None:
         """End what is still in `running`; called at the end in any case."""
+
+    def digest_of(self, step: Step) -> str | None:
+        """Return what a step that is about to start is to know of what its command is made from, for `cli_args`."""
+        return self._digests.of(self.plan.pipelines[step.cfg_json_uri], step)
 
     def describe_end(self, attempt: Attempt, returncode: int) -> str:
         """Return how an attempt ended, as in "exit code 2"."""

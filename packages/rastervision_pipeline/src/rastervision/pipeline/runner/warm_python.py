@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from rastervision.pipeline.errors import RunError
+from rastervision.pipeline.file_system.utils import download_if_needed
 from rastervision.pipeline.runner.fork_server import HEADER_BYTES
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from rastervision.pipeline.config import Config
 
-__all__ = ["ForkedProcess", "WarmPython", "can_fork", "preloads_for"]
+__all__ = ["ForkedProcess", "WarmPython", "can_fork", "configs_to_keep", "preloads_for"]
 
 # that import neither a machine learning library nor anything else that does not survive a fork
 _PACKAGES = ("rastervision.pipeline", "rastervision.core", "rastervision.pytorch_backend")
@@ -54,10 +55,19 @@ def can_fork() -> bool:
 
 def preloads_for(configs: Iterable[Config]) -> list[str]:
     """Return the classes of some configs and of those in them, as ``module:Class``, that are of our packages."""
-    classes: set[type] = set()
-    for config in configs:
-        _add_classes(config, classes)
+    classes = {c for config in configs for c in _classes_in(config)}
     return sorted(f"{c.__module__}:{c.__qualname__}" for c in classes if c.__module__.startswith(_PACKAGES))
+
+
+def configs_to_keep(configs: Mapping[str, Config]) -> list[str]:
+    """Return the URIs of those of some saved configs that need no classes but those of our packages."""
+    return [uri for uri, c in configs.items() if all(k.__module__.startswith(_PACKAGES) for k in _classes_in(c))]
+
+
+def _classes_in(config: Config) -> set[type]:
+    classes: set[type] = set()
+    _add_classes(config, classes)
+    return classes
 
 
 def _add_classes(value: Any, classes: set[type]) -> None:
@@ -76,10 +86,13 @@ class WarmPython:
 
     Args:
         preloads: Modules, or classes of configs as `preloads_for` gives them, that commands will need.
+        configs: URIs of configs, as `configs_to_keep` gives them, that commands will ask for, and that do not change
+            any more. They are read once, as those of many scenes take longer than the rest of a short command.
     """
 
-    def __init__(self, preloads: Sequence[str] = ()) -> None:
+    def __init__(self, preloads: Sequence[str] = (), configs: Sequence[str] = ()) -> None:
         self._preloads = [*_ALWAYS, *preloads]
+        self._configs = configs
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -131,17 +144,25 @@ class WarmPython:
             if self._control is None:
                 self._start()
             assert self._control is not None
-            socket.send_fds(self._control, [len(request).to_bytes(HEADER_BYTES, "big")], fds)
-            self._control.sendall(request)
+            _send(self._control, request, fds)
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
             # -u: output is passed on as it comes; -P: modules in the current folder do not hide installed ones
             args = [sys.executable, "-u", "-P", "-m", "rastervision.pipeline.runner.fork_server", str(theirs.fileno())]
-            self._server = subprocess.Popen(
-                [*args, *self._preloads], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0
-            )
+            self._server = subprocess.Popen(args, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0)
+        # not as arguments, of which a system takes so many only
+        _send(self._control, json.dumps({"names": self._preloads, "configs": self._downloaded()}).encode(), [])
+
+    def _downloaded(self) -> dict[str, str]:
+        """Return URI -> local path: what talks to stores may not survive a fork, so the server does not."""
+        paths = {}
+        for uri in self._configs:
+            # what cannot be read is told of by the command that reads it
+            with contextlib.suppress(Exception):
+                paths[uri] = download_if_needed(uri)
+        return paths
 
     def close(self) -> None:
         """Let the process end; those that it started end too if their standard input is closed."""
@@ -152,6 +173,11 @@ class WarmPython:
             if self._server is not None:
                 self._server.wait()
                 self._server = None
+
+
+def _send(control: socket.socket, request: bytes, fds: Sequence[int]) -> None:
+    socket.send_fds(control, [len(request).to_bytes(HEADER_BYTES, "big")], fds)
+    control.sendall(request)
 
 
 class ForkedProcess:
