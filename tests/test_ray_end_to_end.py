@@ -84,7 +84,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 def test_a_run_on_two_nodes_one_of_which_is_lost_gives_the_same_as_inprocess(
     project: Project, scene_writer: Any, cluster: Any, bucket: str, tmp_path: Path
 ) -> None:
-    from rastervision.pipeline.file_system.utils import file_exists, file_to_json
+    from rastervision.pipeline.file_system.utils import file_exists, file_to_json, list_paths
 
     scene_writer(project.data, "two", 2, size=600)
     config = project.config.read_text().replace("pytorch_learner", "pytorch_backend")
@@ -113,6 +113,7 @@ def test_a_run_on_two_nodes_one_of_which_is_lost_gives_the_same_as_inprocess(
     assert file_to_json(f"{bucket}/eval/validation_scenes/eval.json") == wanted
     for name in ("predict/two/labels.tif", "predict/two/scores.tif"):
         np.testing.assert_array_equal(_pixels(f"{bucket}/{name}"), _pixels(str(project.out / name)))
+    assert list_paths(f"{bucket}/predict/.parts") == []
     assert "Traceback" not in output.read_text()
 
 

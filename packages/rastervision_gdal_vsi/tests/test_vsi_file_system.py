@@ -286,3 +286,27 @@ def test_large_files_pass_in_blocks(memory: str, tmp_path: Path) -> None:
 
     assert (tmp_path / "b.bin").read_bytes() == data
     assert VsiFileSystem.read_bytes(f"{memory}/a.bin") == data
+
+
+def test_images_in_a_store_are_read_with_the_settings_of_its_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Store(VsiFileSystem):
+        @staticmethod
+        def gdal_options(uri: str) -> dict[str, str]:
+            asked.append(uri)
+            return {"AWS_REGION": "eu-central-1"}
+
+    monkeypatch.setattr(FileSystem, "get_file_system", lambda uri, mode="r": Store)
+
+    for path in ("/vsis3/bucket/a.tif", "/vsizip//vsis3/bucket/a.tif"):
+        assert VsiFileSystem.gdal_options(path) == {"AWS_REGION": "eu-central-1"}
+    assert VsiFileSystem.gdal_options("/vsicurl/http://host/a.tif") == {}
+    with rasterio.Env(AWS_NO_SIGN_REQUEST="YES"):
+        assert VsiFileSystem.gdal_options("/vsis3/bucket/a.tif") == {}
+    assert asked == ["s3://bucket/a.tif"] * 2
+
+
+def test_a_store_that_no_other_file_system_knows_is_left_to_gdal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FileSystem, "get_file_system", lambda uri, mode="r": VsiFileSystem)
+    assert VsiFileSystem.gdal_options("/vsigs/bucket/a.tif") == {}

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from typing_extensions import override
 
 from rastervision.gdal_vsi import libgdal
-from rastervision.pipeline.errors import NotReadableError, NotWritableError
+from rastervision.pipeline.errors import NotReadableError, NotWritableError, RegistryError
 from rastervision.pipeline.file_system.atomic import TMP_PREFIX, replacing
 from rastervision.pipeline.file_system.file_system import FileInfo, FileSystem
 from rastervision.pipeline.file_system.many import info_or_error
@@ -41,9 +41,18 @@ URI_SCHEME_TO_VSI = {
 }
 ARCHIVE_SCHEME_TO_VSI = {"zip": "vsizip", "gzip": "vsigzip", "tar": "vsitar"}
 
+_STORE_PATH = re.compile(r"/vsi(?P<kind>s3|gs|az)/(?P<path>.*)")
+_STORE_OPTIONS = ("AWS_S3_ENDPOINT", "AWS_NO_SIGN_REQUEST")  # that GDAL alone knows
 _ARCHIVE_ENDINGS = {"zip": (".zip", ".kmz"), "tar": (".tar", ".tgz", ".tar.gz")}
 _READ_ONLY = ("/vsicurl", "/vsizip", "/vsigzip", "/vsitar", "/vsi7z", "/vsirar", "/vsisubfile", "/vsisparse")
 _BLOCK = 1 << 20
+
+
+def _is_told() -> bool:
+    from rasterio.env import getenv, hasenv
+
+    given = {*os.environ, *(getenv() if hasenv() else ())}
+    return not given.isdisjoint(_STORE_OPTIONS) or (hasenv() and "AWS_ACCESS_KEY_ID" in getenv())
 
 
 def _reason(e: OSError) -> str:
@@ -105,8 +114,9 @@ def _tag(entry: Entry) -> str | None:
 class VsiFileSystem(FileSystem):
     """Paths of GDAL that start with ``/vsi``: in memory, in archives, on web servers and in object stores.
 
-    Credentials and other options are those of GDAL: its environment variables, or a surrounding `rasterio.Env`.
-    Archives and web servers are read only.
+    Credentials and other options are those of GDAL: its environment variables, or a surrounding `rasterio.Env`. Images
+    in a store that another file system knows too are read with the settings of that one; see `gdal_options`. Archives
+    and web servers are read only.
     """
 
     @staticmethod
@@ -246,6 +256,23 @@ class VsiFileSystem(FileSystem):
         # whole, so that files of the same name do not meet; without what a path may not hold
         parts = re.split(r"[/{}\\]+", vsipath)
         return os.path.join(download_dir, *(quote(p, safe=" =+,@") for p in parts if p not in ("", ".", "..")))
+
+    @staticmethod
+    @override
+    def gdal_options(vsipath: str) -> dict[str, str]:
+        """Return the options that the file system of ``s3://`` has for ``/vsis3/``; the same for ``gs`` and ``az``.
+
+        There are none if GDAL was told by its own variables, or by a surrounding `rasterio.Env`, how to reach the store.
+        """
+        match = _STORE_PATH.search(vsipath)
+        if match is None or _is_told():
+            return {}
+        uri = f"{match['kind']}://{match['path']}"
+        try:
+            fs = FileSystem.get_file_system(uri)
+        except RegistryError:
+            return {}
+        return {} if fs is VsiFileSystem else fs.gdal_options(uri)
 
     @staticmethod
     @override

@@ -31,7 +31,7 @@ from rastervision.core.data.label.streamed_labels import StreamedSemanticSegment
 from rastervision.core.data.label_store.ss_writer import HITS, LABELS, SCORES, BlockWriter, OutputSpec, raster_profile
 from rastervision.core.data.scene import naming_scene
 from rastervision.core.data.scene_part import ScenePart
-from rastervision.pipeline.errors import ConfigError, NotReadableError, RunError
+from rastervision.pipeline.errors import ConfigError, NotReadableError, RasterVisionError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -278,14 +278,20 @@ class PartFolder:
                 yield LabelBlock(window, labels, scores, hits, complete=bool(hits.all()))
 
     def remove(self) -> None:
-        """Remove the files of the parts if they are local; elsewhere the next prediction replaces them."""
-        from rastervision.pipeline.file_system.utils import get_local_path, is_local
+        """Remove the files of the parts; where that is not allowed, the next prediction replaces them."""
+        from rastervision.pipeline.file_system.utils import get_local_path, is_local, sync_to_dir
 
         if is_local(self.uri):
             folder = Path(get_local_path(self.uri, ""))
             shutil.rmtree(folder, ignore_errors=True)
             if folder.parent.is_dir() and not any(folder.parent.iterdir()):
                 folder.parent.rmdir()
+            return
+        with TemporaryDirectory(dir=self.tmp_dir) as nothing:
+            try:
+                sync_to_dir(nothing, self.uri, delete=True)
+            except (RasterVisionError, OSError) as e:
+                log.warning("the parts of %s are merged, and stay where they are: %s", self.scene.id, e)
 
 
 def _save_arrays(labels: Any, folder: Path) -> tuple[dict[str, Any], list[Path]]:
