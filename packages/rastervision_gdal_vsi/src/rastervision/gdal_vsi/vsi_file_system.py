@@ -262,7 +262,7 @@ class VsiFileSystem(FileSystem):
     def gdal_options(vsipath: str) -> dict[str, str]:
         """Return the options that the file system of ``s3://`` has for ``/vsis3/``; the same for ``gs`` and ``az``.
 
-        There are none if GDAL was told by its own variables, or by a surrounding `rasterio.Env`, how to reach the store.
+        There are none if GDAL was told how to reach it, by its own variables or by a surrounding `rasterio.Env`.
         """
         match = _STORE_PATH.search(vsipath)
         if match is None or _is_told():
