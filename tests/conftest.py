@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,6 +90,15 @@ def tiny(in_channels=3, num_classes=3):
 """
 
 
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchvision", "rastervision.pytorch_learner"):
+    sys.modules[name] = None  # an import of it fails
+from rastervision.pipeline.cli import _main
+_main(sys.argv[1:])
+"""
+
+
 @dataclass
 class Project:
     """A folder with data and a config file, and a way to run the command line there."""
@@ -122,6 +131,17 @@ class Project:
     @staticmethod
     def command(*args: str) -> list[str]:
         return [sys.executable, "-m", "rastervision.pipeline.cli", *args]
+
+    @staticmethod
+    def command_without_torch(*args: str) -> list[str]:
+        """Return the command line where PyTorch is not installed."""
+        return [sys.executable, "-c", WITHOUT_TORCH, *args]
+
+    def make_config_torch_free(self) -> None:
+        """Have the config file import its configs from where they are without PyTorch."""
+        text = self.config.read_text().replace("pytorch_learner", "pytorch_backend")
+        text = text.replace("from rastervision.pytorch_backend import PyTorchSemanticSegmentationConfig\n", "")
+        self.config.write_text(text)
 
     @staticmethod
     def env() -> dict[str, str]:
@@ -189,3 +209,15 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def scene_writer() -> Callable[..., None]:
     return write_scene
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a server on this machine, which has other services of AWS too; its URL is ``AWS_S3_ENDPOINT_URL``."""
+    from rastervision.aws_s3 import S3FileSystem
+    from rastervision.testing.s3_server import moto_server, use_s3
+
+    with moto_server() as url:
+        use_s3(monkeypatch, url)
+        S3FileSystem.get_client().create_bucket(Bucket="runs")
+        yield "s3://runs"

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
     from conftest import Project
 
 NEEDED = ("ray", "boto3", "moto", "rastervision.ray", "rastervision.aws_s3")
-WITHOUT_TORCH = """
-import sys
-for name in ("torch", "torchvision", "rastervision.pytorch_learner"):
-    sys.modules[name] = None  # an import of it fails
-from rastervision.pipeline.cli import _main
-_main(sys.argv[1:])
-"""
 HANDED_ON = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "OMP_NUM_THREADS": "1"}
 SPLITS = 3
 WAIT_S = 240.0
@@ -61,18 +53,6 @@ def cluster() -> Iterator[Any]:
         cluster.shutdown()
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from rastervision.aws_s3 import S3FileSystem
-    from rastervision.testing.s3_server import moto_server, use_s3
-
-    with moto_server() as url:
-        use_s3(monkeypatch, url)
-        S3FileSystem.get_client().create_bucket(Bucket="runs")
-        monkeypatch.setenv("AWS_S3_ENDPOINT_URL", url)
-        yield "s3://runs"
-
-
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not condition():
@@ -87,9 +67,7 @@ def test_a_run_on_two_nodes_one_of_which_is_lost_gives_the_same_as_inprocess(
     from rastervision.pipeline.file_system.utils import file_exists, file_to_json, list_paths
 
     scene_writer(project.data, "two", 2, size=600)
-    config = project.config.read_text().replace("pytorch_learner", "pytorch_backend")
-    config = config.replace("from rastervision.pytorch_backend import PyTorchSemanticSegmentationConfig\n", "")
-    project.config.write_text(config)
+    project.make_config_torch_free()
     args = {"smooth": True, "num_epochs": 10}
     done = project.cli(*project.run_args("inprocess", **args))
     assert done.returncode == 0, done.stderr
@@ -98,7 +76,7 @@ def test_a_run_on_two_nodes_one_of_which_is_lost_gives_the_same_as_inprocess(
     command = [*project.run_args("ray", **{**args, "root_uri": bucket}), "--splits", str(SPLITS)]
     output = tmp_path / "output.txt"
     with output.open("wb") as out:
-        run = subprocess.Popen([sys.executable, "-c", WITHOUT_TORCH, *command], env=env, stdout=out, stderr=out)
+        run = subprocess.Popen(project.command_without_torch(*command), env=env, stdout=out, stderr=out)
         try:
             records = [f"{bucket}/.rv/predict-{i}-of-{SPLITS}.json" for i in range(SPLITS)]
             wait_for(lambda: all(file_exists(uri, include_dir=False) for uri in records), run)
