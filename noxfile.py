@@ -108,6 +108,13 @@ def memory(session: nox.Session) -> None:
     run(session, "pytest", "--max-rss=2GiB", *(session.posargs or [f"packages/{name}" for name in tests]))
 
 
+@nox.session(venv_backend="none")
+def cluster(session: nox.Session) -> None:
+    """Run the example of buildings on two Ray nodes that share an S3 bucket, and kill one. Nightly."""
+    test = "tests/test_ray_end_to_end.py"
+    session.run(str(dev(session) / "pytest"), "-s", test, *session.posargs, env={"RV_TEST_NIGHTLY": "1"}, external=True)
+
+
 @nox.session(python=False)
 @nox.parametrize("package", CODE)
 def package_tests(session: nox.Session, package: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +17,13 @@ import pytest
 import rasterio
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Project
 
 NEEDED = ("ray", "boto3", "moto", "rastervision.ray", "rastervision.aws_s3")
-HANDED_ON = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "OMP_NUM_THREADS": "1"}
+BUILDINGS = Path(__file__).parent.parent.parent / "shared" / "data" / "zanzibar_buildings"
+HANDED_ON = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 SPLITS = 3
-WAIT_S = 240.0
+WAIT_S = 240.0 if "RV_TEST_NIGHTLY" not in os.environ else 3600.0
 
 
 def _has(name: str) -> bool:
@@ -61,38 +61,71 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
         time.sleep(0.1)
 
 
+def run_and_lose_a_node(command: list[str], env: dict[str, str], cluster: Any, root_uri: str, log: Path) -> str:
+    """Run a command line, and kill a node once all parts of the prediction have begun; return what was printed."""
+    from rastervision.pipeline.file_system.utils import file_exists
+
+    env = {**env, **HANDED_ON, "RAY_ADDRESS": cluster.address, "RAY_ENV": ", ".join([*HANDED_ON, "OMP_NUM_THREADS"])}
+    with log.open("wb") as out:
+        run = subprocess.Popen([*command, "--splits", str(SPLITS)], env=env, stdout=out, stderr=out)
+        try:
+            records = [f"{root_uri}/.rv/predict-{i}-of-{SPLITS}.json" for i in range(SPLITS)]
+            wait_for(lambda: all(file_exists(uri, include_dir=False) for uri in records), run)
+            cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+            assert run.wait(timeout=WAIT_S) == 0, log.read_text()
+        finally:
+            run.kill()
+            run.wait()
+    output = log.read_text()
+    assert "starting it again" in output
+    assert "Traceback" not in output
+    return output
+
+
+def assert_same_outputs(root_uri: str, wanted: Path, scene_id: str) -> None:
+    from rastervision.pipeline.file_system.utils import file_to_json, list_paths
+
+    evaluation = "eval/validation_scenes/eval.json"
+    assert file_to_json(f"{root_uri}/{evaluation}") == json.loads((wanted / evaluation).read_text())
+    for name in (f"predict/{scene_id}/labels.tif", f"predict/{scene_id}/scores.tif"):
+        np.testing.assert_array_equal(_pixels(f"{root_uri}/{name}"), _pixels(str(wanted / name)))
+    assert list_paths(f"{root_uri}/predict/.parts") == []
+
+
 def test_a_run_on_two_nodes_one_of_which_is_lost_gives_the_same_as_inprocess(
     project: Project, scene_writer: Any, cluster: Any, bucket: str, tmp_path: Path
 ) -> None:
-    from rastervision.pipeline.file_system.utils import file_exists, file_to_json, list_paths
-
     scene_writer(project.data, "two", 2, size=600)
     project.make_config_torch_free()
     args = {"smooth": True, "num_epochs": 10}
     done = project.cli(*project.run_args("inprocess", **args))
     assert done.returncode == 0, done.stderr
 
-    env = {**project.env(), **HANDED_ON, "RAY_ADDRESS": cluster.address, "RAY_ENV": ", ".join(HANDED_ON)}
-    command = [*project.run_args("ray", **{**args, "root_uri": bucket}), "--splits", str(SPLITS)]
-    output = tmp_path / "output.txt"
-    with output.open("wb") as out:
-        run = subprocess.Popen(project.command_without_torch(*command), env=env, stdout=out, stderr=out)
-        try:
-            records = [f"{bucket}/.rv/predict-{i}-of-{SPLITS}.json" for i in range(SPLITS)]
-            wait_for(lambda: all(file_exists(uri, include_dir=False) for uri in records), run)
-            cluster.remove_node(cluster.nodes[0], allow_graceful=False)
-            assert run.wait(timeout=WAIT_S) == 0, output.read_text()
-        finally:
-            run.kill()
-            run.wait()
+    command = project.command_without_torch(*project.run_args("ray", **{**args, "root_uri": bucket}))
+    run_and_lose_a_node(command, project.env(), cluster, bucket, tmp_path / "output.txt")
 
-    assert "starting it again" in output.read_text()
-    wanted = json.loads((project.out / "eval/validation_scenes/eval.json").read_text())
-    assert file_to_json(f"{bucket}/eval/validation_scenes/eval.json") == wanted
-    for name in ("predict/two/labels.tif", "predict/two/scores.tif"):
-        np.testing.assert_array_equal(_pixels(f"{bucket}/{name}"), _pixels(str(project.out / name)))
-    assert list_paths(f"{bucket}/predict/.parts") == []
-    assert "Traceback" not in output.read_text()
+    assert_same_outputs(bucket, project.out, "two")
+
+
+@pytest.mark.skipif("RV_TEST_NIGHTLY" not in os.environ, reason="takes a quarter of an hour: nox -s cluster")
+@pytest.mark.skipif(not BUILDINGS.is_dir(), reason="needs real imagery in ../shared/data")
+def test_the_buildings_example_on_two_nodes_gives_the_same_as_inprocess(
+    project: Project, cluster: Any, bucket: str, tmp_path: Path
+) -> None:
+    from rastervision.pipeline.file_system.utils import sync_to_dir
+
+    data_uri = f"{bucket}/data"
+    sync_to_dir(str(BUILDINGS), data_uri)
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    example = str(Path(__file__).parent.parent / "examples/buildings.py")
+    args = [example, "-a", "data_uri", data_uri, "-a", "root_uri"]
+    subprocess.run(project.command("run", "inprocess", *args, str(tmp_path / "inprocess")), env=env, check=True)
+
+    command = project.command_without_torch("run", "ray", *args, f"{bucket}/out")
+    run_and_lose_a_node(command, env, cluster, f"{bucket}/out", tmp_path / "output.txt")
+
+    for scene_id in ("znz_r0c3", "znz_r1c1"):
+        assert_same_outputs(f"{bucket}/out", tmp_path / "inprocess", scene_id)
 
 
 def _pixels(uri: str) -> Any:
