@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -105,6 +106,32 @@ def test_a_run_on_two_nodes_one_of_which_is_lost_gives_the_same_as_inprocess(
     run_and_lose_a_node(command, project.env(), cluster, bucket, tmp_path / "output.txt")
 
     assert_same_outputs(bucket, project.out, "two")
+
+
+def test_training_on_two_nodes_gives_the_weights_of_torchrun(project: Project, cluster: Any, bucket: str) -> None:
+    import torch
+
+    from rastervision.pipeline.file_system.utils import download_if_needed, file_to_str
+
+    project.make_config_torch_free()
+    commands = ("analyze", "chip", "train")
+    nodes = {"RAY_ADDRESS": cluster.address, "RAY_TRAIN_WORKERS": "2", "RAY_TRAIN_NUM_CPUS": "2"}  # all of a node
+    env = {**project.env(), **HANDED_ON, **nodes, "RAY_ENV": ", ".join([*HANDED_ON, "OMP_NUM_THREADS"])}
+    args = project.run_args("ray", *commands, root_uri=bucket)
+    subprocess.run(project.command_without_torch(*args), env=env, check=True)
+
+    assert project.cli(*project.run_args("inprocess", *commands[:2])).returncode == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "rastervision.pipeline.cli"]
+    train = ["run_command", str(project.out / "pipeline-config.json"), "train"]
+    subprocess.run([*torchrun, *train], env=project.env(), check=True)
+
+    found = torch.load(download_if_needed(f"{bucket}/train/last-model.pth"), weights_only=True)
+    wanted = torch.load(project.out / "train/last-model.pth", weights_only=True)
+    assert found.keys() == wanted.keys()
+    for name, weights in wanted.items():
+        torch.testing.assert_close(found[name], weights, rtol=0, atol=0)
+    assert "ended with exit code 0" in file_to_str(f"{bucket}/.rv/logs/train-rank-1-of-2.log")
+    assert "train_loss" in file_to_str(f"{bucket}/.rv/logs/train.log")
 
 
 @pytest.mark.skipif("RV_TEST_NIGHTLY" not in os.environ, reason="takes a quarter of an hour: nox -s cluster")

@@ -192,6 +192,80 @@ def test_an_error_of_the_worker_is_told(cluster: Any, tmp_path: Path, monkeypatc
         RayRunner().run_dag(plan_of(tmp_path / "root", [Step(0, "first")], tmp_path), RunOptions())
 
 
+def test_processes_of_a_command_run_together_on_different_nodes(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_FIRST_WORKERS", "2")
+    monkeypatch.setenv("RAY_FIRST_NUM_CPUS", "2")  # all of a node
+    monkeypatch.setenv("RUNNER_CONTRACT_COLOUR", "red")
+    root = tmp_path / "root"
+
+    RayRunner().run_dag(plan_of(root, [Step(0, "first")], tmp_path), RunOptions())
+
+    assert (root / "first").exists()
+    for name in ("first.log", "first-rank-1-of-2.log"):
+        assert "first is written" in (root / ".rv/logs" / name).read_text()
+    # what was reserved is free again
+    RayRunner().run_dag(plan_of(tmp_path / "again", [Step(0, "first")], tmp_path), RunOptions())
+
+
+def test_one_process_that_fails_ends_the_others(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_FIRST_WORKERS", "2")
+    monkeypatch.setenv("RAY_FIRST_NUM_CPUS", "1")
+    root = tmp_path / "root"
+    # the first of them to begin fails, the other one waits for a file that never comes
+    plan = plan_of(root, [Step(0, "first")], tmp_path, fail_in="first", fail_times=1, meets=[str(tmp_path / "never")])
+
+    with pytest.raises(RunError, match=r"first ended with exit code 2"):
+        RayRunner().run_dag(plan, RunOptions())
+
+    wait_for(lambda: not any(map(is_running, _command_pids())), "the end of the other process")
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def test_processes_start_again_when_one_is_lost(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = [cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 << 20) for _ in range(2)]
+    monkeypatch.setenv("RAY_SECOND_WORKERS", "2")
+    root = tmp_path / "root"
+    plan = plan_of(root, [Step(0, "first"), Step(1, "second", 0, 1, (0,), gpu=True)], tmp_path)
+    go = root / "go.json"
+    logs = [root / ".rv/logs" / name for name in ("second.log", "second-rank-1-of-2.log")]
+    plan.pipelines[plan.steps[0].cfg_json_uri].config.meets.append(str(go))
+    save_pipeline_config(plan.pipelines[plan.steps[0].cfg_json_uri].config, plan.steps[0].cfg_json_uri)
+    str_to_file("", str(go))
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            RayRunner().run_dag(plan, RunOptions())
+        except Exception as e:
+            errors.append(e)
+
+    runner = threading.Thread(target=run, daemon=True)
+    try:
+        with caplog.at_level(logging.WARNING):
+            runner.start()
+            wait_for(lambda: (root / "first").exists(), "the first command")
+            go.unlink()
+            wait_for(lambda: [text.count("is written") for text in map(_text, logs)] == [1, 1], "both processes")
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+            nodes.append(cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 << 20))
+            wait_for(lambda: "starting it again" in caplog.text, "the loss being noticed")
+            str_to_file("", str(go))
+            runner.join(timeout=WAIT_S)
+    finally:
+        for node in nodes:
+            cluster.remove_node(node)
+    assert not runner.is_alive()
+    assert not errors
+    assert [text.count("is written") for text in map(_text, logs)] == [2, 2]
+
+
 def node(**resources: float) -> dict[str, Any]:
     return {"Resources": resources}
 

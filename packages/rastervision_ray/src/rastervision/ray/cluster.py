@@ -93,8 +93,8 @@ def resources_for(step: Step, nodes: Sequence[dict[str, Any]]) -> dict[str, floa
     """Return what a step asks for: ``num_cpus``, ``num_gpus`` and perhaps ``memory``.
 
     Unless the settings say so, it is one GPU, with its share of the CPUs of its node, for a step that makes use of a
-    GPU. Where there is none, such a step that is not one of several parts asks for all CPUs of a node. All others ask
-    for one CPU.
+    GPU. Where there is none, such a step that is not one of several parts asks for all CPUs of a node, or of as many
+    nodes as it has processes. All others ask for one CPU.
     """
     settings = RaySettings.load(step.command)
     with_gpus = [r for r in (node["Resources"] for node in nodes) if r.get("GPU")]
@@ -106,9 +106,15 @@ def resources_for(step: Step, nodes: Sequence[dict[str, Any]]) -> dict[str, floa
         if gpus:
             cpus = max(1.0, min((r.get("CPU", 0) // r["GPU"] for r in with_gpus), default=1.0) * max(gpus, 1.0))
         elif step.gpu and step.num_splits == 1:
-            cpus = max((node["Resources"].get("CPU", 0.0) for node in nodes), default=1.0) or 1.0
+            cpus = _cpus_of_each(settings.workers, nodes)
     out = {"num_cpus": cpus, "num_gpus": gpus}
     return out if settings.memory is None else {**out, "memory": settings.memory}
+
+
+def _cpus_of_each(workers: int, nodes: Sequence[dict[str, Any]]) -> float:
+    """Return how many CPUs each of some processes can have, if they are on the largest nodes."""
+    sizes = sorted((cpus for node in nodes if (cpus := node["Resources"].get("CPU", 0.0))), reverse=True)[:workers]
+    return max(1.0, sizes[-1] // -(-workers // len(sizes))) if sizes else 1.0
 
 
 def could_run(request: dict[str, float], nodes: Sequence[dict[str, Any]]) -> bool:

@@ -26,6 +26,7 @@ from rastervision.pipeline.rv_config import rv_config_
 from rastervision.pipeline.settings import find_ini_file
 from rastervision.ray.cluster import alive_nodes, connected, could_run, resources_for
 from rastervision.ray.settings import RaySettings
+from rastervision.ray.together import reserve, run_together
 from rastervision.ray.worker import Job, Result, run_job, run_on_node
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class _Task(Attempt):
 
     request: dict[str, float]
     ref: Any = field(default=None, init=False)
+    group: Any = field(default=None, init=False)  # where its processes are, if it has several
     result: Result | None = field(default=None, init=False)
     problem: str = field(default="", init=False)  # why there is no result
     is_lost: bool = field(default=False, init=False)
@@ -112,7 +114,7 @@ class _Run(PlanRun):
         super().__init__(plan, options, jobs=_MANY, gpu_jobs=_MANY)
         self._settings = settings
         self._nodes = alive_nodes()
-        self._submit = ray.remote(run_job)
+        self._submit, self._submit_together = ray.remote(run_job), ray.remote(run_together)
         configs = {uri: pipeline.config for uri, pipeline in plan.pipelines.items()}
         self._preloads, self._configs = preloads_for(configs.values()), configs_to_keep(configs)
         self._id = uuid.uuid4().hex
@@ -143,8 +145,13 @@ class _Run(PlanRun):
             "quiet": self.shows_table,
         }
         # retries are counted here: Ray would start again without end what the nodes have too little memory for
-        options = {"name": name, "max_retries": 0, "scheduling_strategy": "SPREAD", **task.request}
-        task.ref = self._submit.options(**options).remote(job)
+        options = {"name": name, "max_retries": 0, "scheduling_strategy": "SPREAD"}
+        if (workers := RaySettings.load(step.command).workers) > 1:
+            task.group = reserve(workers, task.request)
+            together = self._submit_together.options(**options, num_cpus=0)
+            task.ref = together.remote(job, task.group, task.request)
+        else:
+            task.ref = self._submit.options(**options, **task.request).remote(job)
         task.ref.future().add_done_callback(lambda future: self._take(task, future))
         return task
 
@@ -155,6 +162,8 @@ class _Run(PlanRun):
         returncode = _FAILED
         try:
             task.result = future.result()
+            if (error := task.result.get("error")) is not None:
+                raise error
             returncode = task.result["returncode"]
         except exceptions.OutOfMemoryError:
             task.problem = (
@@ -187,6 +196,15 @@ class _Run(PlanRun):
         return attempt.problem or describe_exit(returncode)
 
     @override
+    def free(self, attempt: Attempt) -> None:
+        assert isinstance(attempt, _Task)
+        if attempt.group is not None:
+            from ray.util.placement_group import remove_placement_group
+
+            with contextlib.suppress(Exception):
+                remove_placement_group(attempt.group)
+
+    @override
     def tick(self) -> None:
         """Tell, once, of a task that no node can run: on a cluster that grows, one may come."""
         if self._told or time.monotonic() - self._checked < _CHECK_S:
@@ -207,6 +225,7 @@ class _Run(PlanRun):
             if isinstance(task, _Task):
                 with contextlib.suppress(Exception):
                     ray.cancel(task.ref, force=True)
+                self.free(task)
 
 
 def _last_line(error: BaseException) -> str:

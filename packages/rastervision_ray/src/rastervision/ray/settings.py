@@ -17,7 +17,8 @@ _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 class RaySettings(BaseModel):
     """The settings, from the environment (``RAY_ADDRESS``), a profile (``[ray]``), or overrides.
 
-    ``num_cpus``, ``num_gpus`` and ``memory`` can be given for one command: ``train_num_gpus = 4``.
+    ``num_cpus``, ``num_gpus`` and ``memory`` can be given for one command: ``train_num_gpus = 4``. ``workers`` can be
+    given for one command only: ``train_workers = 4``.
     """
 
     address: str | None = Field(
@@ -26,6 +27,9 @@ class RaySettings(BaseModel):
     num_cpus: float | None = Field(None, ge=0, description="CPUs of a command.")
     num_gpus: float | None = Field(None, ge=0, description="GPUs of a command that makes use of them.")
     memory: int | None = Field(None, gt=0, description="Memory of a command, in bytes or as in 8G.")
+    workers: int = Field(
+        1, gt=0, description="Processes, on any nodes, that carry a command out together, as those of torchrun do."
+    )
     lost_retries: int = Field(
         3, ge=0, description="How often a command is started again whose node or worker was lost."
     )
@@ -44,9 +48,9 @@ class RaySettings(BaseModel):
         from rastervision.pipeline.rv_config import rv_config_
 
         section = rv_config_.get_namespace_config("ray")
-        values = {name: section.get(name) for name in cls.model_fields}
+        values = {name: section.get(name) for name in cls.model_fields if name != "workers"}
         if command is not None:
-            own = {name: section.get(f"{command}_{name}") for name in ("num_cpus", "num_gpus", "memory")}
+            own = {name: section.get(f"{command}_{name}") for name in ("num_cpus", "num_gpus", "memory", "workers")}
             values |= {name: value for name, value in own.items() if value is not None}
         try:
             return cls(**{name: value for name, value in values.items() if value not in (None, "")})

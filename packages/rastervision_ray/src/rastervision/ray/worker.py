@@ -13,7 +13,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from rastervision.pipeline.errors import RunError
 from rastervision.pipeline.runner.processes import Child, describe_exit, run_program
@@ -55,11 +55,19 @@ class Job(TypedDict):
 
 
 class Result(TypedDict):
-    """How a command ended: its exit code (negative for a signal), its last lines, and where it ran."""
+    """How a command ended.
+
+    Args:
+        returncode: Its exit code, negative for a signal.
+        tail: Its last lines.
+        node: Where it ran.
+        error: The error of Ray, if it was one of several processes and was lost.
+    """
 
     returncode: int
     tail: list[str]
     node: str
+    error: NotRequired[Exception]
 
 
 def run_job(job: Job) -> Result:

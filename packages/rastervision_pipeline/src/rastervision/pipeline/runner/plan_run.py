@@ -129,6 +129,9 @@ class PlanRun(ABC):
         """Return how an attempt ended, as in "exit code 2"."""
         return describe_exit(returncode)
 
+    def free(self, attempt: Attempt) -> None:  # noqa: B027 - not all have to
+        """Give back what an attempt that has ended had."""
+
     def tick(self) -> None:  # noqa: B027 - not all have to
         """Do what is to be done from time to time; called while nothing ends."""
 
@@ -179,6 +182,7 @@ class PlanRun(ABC):
     def _take_end(self, attempt: Attempt, returncode: int) -> None:
         step, name = attempt.step, self.names[attempt.step.id]
         del self.running[step.id]
+        self.free(attempt)
         if returncode and self.take_failure(attempt, returncode):
             return
         self.table.end(step.id, "failed" if returncode else "done")
