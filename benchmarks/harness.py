@@ -87,12 +87,16 @@ def warm(path: Path) -> Path:
 def main(description: str | None, families: dict[str, Family]) -> None:
     """Run the families named on the command line, and print a table."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", default=list(families), choices=list(families), metavar="FAMILY")
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=", ".join(families))
     parser.add_argument("--python", action="append", default=[], help="also measure `ours` in this interpreter")
     parser.add_argument("--sizes", type=int, nargs="+", help="instead of the sizes of the family")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--one", nargs=2, metavar=("KIND", "SIZE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    # not by `choices`, with which no name at all is an error in some releases of Python
+    if unknown := set(args.families) - set(families):
+        parser.error(f"there is no {', '.join(sorted(unknown))}. Use some of: {', '.join(families)}")
+    args.families = args.families or list(families)
     if args.one:
         _run_one(families[args.families[0]], *args.one)
         return

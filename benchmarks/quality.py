@@ -95,10 +95,12 @@ def main() -> None:
     """Print a row of Markdown for each example."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("examples", nargs="*", choices=[*DATA_SETS, []], default=list(DATA_SETS))
+    parser.add_argument("examples", nargs="*", metavar="EXAMPLE", help=", ".join(DATA_SETS))
     parser.add_argument("--out", type=Path, default=Path("out/quality"))
     args = parser.parse_args()
-    for name in args.examples:
+    if unknown := set(args.examples) - set(DATA_SETS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}. Use some of: {', '.join(DATA_SETS)}")
+    for name in args.examples or DATA_SETS:
         seconds, cpu = run(name, args.data / DATA_SETS[name], args.out / name)
         found = measure(name, args.out / name)
         print(f"| {name} | {DATA_SETS[name]} | {found} | {seconds / 60:.1f} | {cpu / 60:.1f} |", flush=True)

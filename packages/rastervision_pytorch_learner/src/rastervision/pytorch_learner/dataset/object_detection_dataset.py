@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from rastervision.core.data.scene import naming_scene
 from rastervision.core.data.utils.object_window_sampler import ObjectWindowSampler
-from rastervision.pytorch_learner.dataset.dataset import GeoDataset, ImageDataset
+from rastervision.pytorch_learner.dataset.dataset import ImageDataset
 from rastervision.pytorch_learner.dataset.image_folder import ImageDatasetError, load_bytes, load_image
 from rastervision.pytorch_learner.dataset.random_window import RandomWindowGeoDataset, window_rng
 from rastervision.pytorch_learner.dataset.sliding_window import SlidingWindowGeoDataset
@@ -112,7 +112,7 @@ class ObjectDetectionImageDataset(ImageDataset):
 
 
 def make_od_geodataset(
-    cls: type[GeoDataset],
+    cls: type[Any],
     image_uri: str | list[str],
     label_vector_uri: str | None = None,
     class_config: ClassConfig | None = None,
@@ -171,6 +171,8 @@ class ObjectDetectionSlidingWindowGeoDataset(SlidingWindowGeoDataset):
         **kwargs: As those of `SlidingWindowGeoDataset`.
     """
 
+    from_uris = classmethod(make_od_geodataset)
+
     def __init__(
         self,
         *args: Any,
@@ -182,33 +184,6 @@ class ObjectDetectionSlidingWindowGeoDataset(SlidingWindowGeoDataset):
         self.bbox_params = bbox_params
         super().__init__(*args, **{**kwargs, "transform_type": TransformType.object_detection})
         _set_label_options(self.scene, ioa_thresh, clip)
-
-    @classmethod
-    def from_uris(
-        cls,
-        image_uri: str | list[str],
-        label_vector_uri: str | None = None,
-        class_config: ClassConfig | None = None,
-        aoi_uri: str | list[str] | None = None,
-        label_vector_default_class_id: int | None = None,
-        image_raster_source_kw: dict[str, Any] | None = None,
-        label_vector_source_kw: dict[str, Any] | None = None,
-        label_source_kw: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Make a scene from URIs, and a dataset of it; see `make_od_geodataset`."""
-        return make_od_geodataset(
-            cls,
-            image_uri,
-            label_vector_uri,
-            class_config,
-            aoi_uri,
-            label_vector_default_class_id,
-            image_raster_source_kw,
-            label_vector_source_kw,
-            label_source_kw,
-            **kwargs,
-        )
 
 
 class ObjectDetectionRandomWindowGeoDataset(RandomWindowGeoDataset):
@@ -227,6 +202,8 @@ class ObjectDetectionRandomWindowGeoDataset(RandomWindowGeoDataset):
     Raises:
         WindowSamplingError: Windows around objects are asked for, but there are no objects, or too large ones.
     """
+
+    from_uris = classmethod(make_od_geodataset)
 
     def __init__(
         self,
@@ -257,30 +234,3 @@ class ObjectDetectionRandomWindowGeoDataset(RandomWindowGeoDataset):
             return super().sample_window()
         with naming_scene(self.scene.id):
             return self.object_sampler.sample(window_rng())
-
-    @classmethod
-    def from_uris(
-        cls,
-        image_uri: str | list[str],
-        label_vector_uri: str | None = None,
-        class_config: ClassConfig | None = None,
-        aoi_uri: str | list[str] | None = None,
-        label_vector_default_class_id: int | None = None,
-        image_raster_source_kw: dict[str, Any] | None = None,
-        label_vector_source_kw: dict[str, Any] | None = None,
-        label_source_kw: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Make a scene from URIs, and a dataset of it; see `make_od_geodataset`."""
-        return make_od_geodataset(
-            cls,
-            image_uri,
-            label_vector_uri,
-            class_config,
-            aoi_uri,
-            label_vector_default_class_id,
-            image_raster_source_kw,
-            label_vector_source_kw,
-            label_source_kw,
-            **kwargs,
-        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from rastervision.pytorch_learner.dataset.dataset import GeoDataset, ImageDataset
+from rastervision.pytorch_learner.dataset.dataset import ImageDataset
 from rastervision.pytorch_learner.dataset.image_folder import ImageDatasetError, discover_images, load_image
 from rastervision.pytorch_learner.dataset.random_window import RandomWindowGeoDataset
 from rastervision.pytorch_learner.dataset.sliding_window import SlidingWindowGeoDataset
@@ -80,7 +80,7 @@ class SemanticSegmentationImageDataset(ImageDataset):
 
 
 def make_ss_geodataset(
-    cls: type[GeoDataset],
+    cls: type[Any],
     image_uri: str | list[str],
     label_raster_uri: str | list[str] | None = None,
     label_vector_uri: str | None = None,
@@ -126,70 +126,16 @@ def make_ss_geodataset(
 class SemanticSegmentationSlidingWindowGeoDataset(SlidingWindowGeoDataset):
     """Windows of a scene on a grid, with class ids per pixel; arguments as `SlidingWindowGeoDataset`."""
 
+    from_uris = classmethod(make_ss_geodataset)
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "transform_type": TransformType.semantic_segmentation})
-
-    @classmethod
-    def from_uris(
-        cls,
-        image_uri: str | list[str],
-        label_raster_uri: str | list[str] | None = None,
-        label_vector_uri: str | None = None,
-        class_config: ClassConfig | None = None,
-        aoi_uri: str | list[str] | None = None,
-        label_vector_default_class_id: int | None = None,
-        image_raster_source_kw: dict[str, Any] | None = None,
-        label_raster_source_kw: dict[str, Any] | None = None,
-        label_vector_source_kw: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Make a scene from URIs, and a dataset of it; see `make_ss_geodataset`."""
-        return make_ss_geodataset(
-            cls,
-            image_uri,
-            label_raster_uri,
-            label_vector_uri,
-            class_config,
-            aoi_uri,
-            label_vector_default_class_id,
-            image_raster_source_kw,
-            label_raster_source_kw,
-            label_vector_source_kw,
-            **kwargs,
-        )
 
 
 class SemanticSegmentationRandomWindowGeoDataset(RandomWindowGeoDataset):
     """Random windows of a scene, with class ids per pixel; arguments as `RandomWindowGeoDataset`."""
 
+    from_uris = classmethod(make_ss_geodataset)
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "transform_type": TransformType.semantic_segmentation})
-
-    @classmethod
-    def from_uris(
-        cls,
-        image_uri: str | list[str],
-        label_raster_uri: str | list[str] | None = None,
-        label_vector_uri: str | None = None,
-        class_config: ClassConfig | None = None,
-        aoi_uri: str | list[str] | None = None,
-        label_vector_default_class_id: int | None = None,
-        image_raster_source_kw: dict[str, Any] | None = None,
-        label_raster_source_kw: dict[str, Any] | None = None,
-        label_vector_source_kw: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Make a scene from URIs, and a dataset of it; see `make_ss_geodataset`."""
-        return make_ss_geodataset(
-            cls,
-            image_uri,
-            label_raster_uri,
-            label_vector_uri,
-            class_config,
-            aoi_uri,
-            label_vector_default_class_id,
-            image_raster_source_kw,
-            label_raster_source_kw,
-            label_vector_source_kw,
-            **kwargs,
-        )
