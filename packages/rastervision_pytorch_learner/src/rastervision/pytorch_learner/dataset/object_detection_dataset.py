@@ -113,6 +113,7 @@ class ObjectDetectionImageDataset(ImageDataset):
 
 def make_od_geodataset(
     cls: type[Any],
+    /,
     image_uri: str | list[str],
     label_vector_uri: str | None = None,
     class_config: ClassConfig | None = None,

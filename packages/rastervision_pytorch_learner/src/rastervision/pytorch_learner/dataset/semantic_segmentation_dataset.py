@@ -81,6 +81,7 @@ class SemanticSegmentationImageDataset(ImageDataset):
 
 def make_ss_geodataset(
     cls: type[Any],
+    /,
     image_uri: str | list[str],
     label_raster_uri: str | list[str] | None = None,
     label_vector_uri: str | None = None,
