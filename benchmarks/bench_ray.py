@@ -1,7 +1,7 @@
 """The runners local and ray: what a command costs that does nothing, and how prediction of one scene scales.
 
-    python benchmarks/bench_ray.py overhead [--commands 2000] [--runners local,ray]
-    python benchmarks/bench_ray.py scaling [--size 16384] [--workers 1,2]
+    python benchmarks/bench_ray.py [overhead] [--commands 2000] [--runners local,ray]
+    python benchmarks/bench_ray.py [scaling] [--size 16384] [--workers 1,2]
 
 A worker of the second is a node of a Ray cluster on this machine that has one CPU. Times of the second leave out the
 start of the cluster.
@@ -154,16 +154,16 @@ def _segmentation(folder: Path, size: int) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["overhead", "scaling"])
+    parser.add_argument("what", nargs="?", choices=["overhead", "scaling"], help="both if not given")
     parser.add_argument("--commands", type=int, default=2000)
     parser.add_argument("--runners", default="local,ray")
     parser.add_argument("--size", type=int, default=16384)
     parser.add_argument("--workers", default="1,2")
     args = parser.parse_args()
     rv_config_.set_verbosity(0)
-    if args.what == "overhead":
+    if args.what != "scaling":
         overhead(args.commands, args.runners.split(","))
-    else:
+    if args.what != "overhead":
         scaling(args.size, [int(n) for n in args.workers.split(",")])
 
 

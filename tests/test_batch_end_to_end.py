@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rastervision.testing.batch_queues import KINDS, make_queues
+
 if TYPE_CHECKING:
     from conftest import Project
 
@@ -29,25 +31,12 @@ def batch(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     # jobs end at once instead of looking for Docker
     config = json.dumps({"batch": {"use_docker": False}}).encode()
     urllib.request.urlopen(f"{url}/moto-api/config", data=config).close()
-    for kind in ("cpu", "gpu"):
+    for kind in KINDS:
         monkeypatch.setenv(f"BATCH_{kind.upper()}_JOB_QUEUE", f"{kind}-queue")
         monkeypatch.setenv(f"BATCH_{kind.upper()}_JOB_DEF", f"{kind}-def")
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    role = boto3.client("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    client = boto3.client("batch")
-    env = client.create_compute_environment(
-        computeEnvironmentName="env", type="UNMANAGED", state="ENABLED", serviceRole=role
-    )["computeEnvironmentArn"]
-    for kind in ("cpu", "gpu"):
-        client.create_job_queue(
-            jobQueueName=f"{kind}-queue", state="ENABLED", priority=1,
-            computeEnvironmentOrder=[{"order": 1, "computeEnvironment": env}],
-        )  # fmt: skip
-        client.register_job_definition(
-            jobDefinitionName=f"{kind}-def", type="container",
-            containerProperties={"image": "rastervision", "vcpus": 1, "memory": 2048},
-        )  # fmt: skip
-    return client
+    make_queues()
+    return boto3.client("batch")
 
 
 def carry_out(job: dict[str, Any], project: Project) -> None:

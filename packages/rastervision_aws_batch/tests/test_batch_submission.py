@@ -21,6 +21,7 @@ from rastervision.pipeline.errors import RunError
 from rastervision.pipeline.run_plan import RunOptions
 from rastervision.pipeline.runner.runner import linear_plan
 from rastervision.pipeline.submitted_run import SubmittedJob, SubmittedRun
+from rastervision.testing.batch_queues import make_queues
 from rastervision.testing.contracts.runner import ContractPipelineConfig
 
 COMMANDS = ["first", "second", "third"]
@@ -30,21 +31,8 @@ COMMANDS = ["first", "second", "third"]
 def aws(use_settings: Any) -> Iterator[Any]:
     """Queues and job definitions as the settings name them; a client of AWS Batch."""
     with mock_aws(config={"batch": {"use_docker": False}}):
-        role = boto3.client("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-        batch = boto3.client("batch")
-        env = batch.create_compute_environment(
-            computeEnvironmentName="env", type="UNMANAGED", state="ENABLED", serviceRole=role
-        )["computeEnvironmentArn"]
-        for kind in ("cpu", "gpu"):
-            batch.create_job_queue(
-                jobQueueName=f"{kind}-queue", state="ENABLED", priority=1,
-                computeEnvironmentOrder=[{"order": 1, "computeEnvironment": env}],
-            )  # fmt: skip
-            batch.register_job_definition(
-                jobDefinitionName=f"{kind}-def", type="container",
-                containerProperties={"image": "rastervision", "vcpus": 1, "memory": 2048},
-            )  # fmt: skip
-        yield batch
+        make_queues()
+        yield boto3.client("batch")
 
 
 def run(root: Path, num_splits: int = 1, **options: Any) -> SubmittedRun:

@@ -41,6 +41,19 @@ def wait_for(condition: Callable[[], Any], what: str) -> None:
         time.sleep(0.05)
 
 
+def in_a_thread(plan: RunPlan) -> tuple[threading.Thread, list[Exception]]:
+    """Return a thread that carries a plan out, to be started, and what will hold its error."""
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            RayRunner().run_dag(plan, RunOptions())
+        except Exception as e:
+            errors.append(e)
+
+    return threading.Thread(target=run, daemon=True), errors
+
+
 def is_running(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as f:
@@ -60,15 +73,7 @@ def test_commands_of_a_node_that_is_lost_run_elsewhere(
     steps += [Step(3, "third", needs=(1, 2))]
     plan = plan_of(root, steps, tmp_path, meets=[str(root / "go.json")])
     str_to_file("", str(root / "go.json"))
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            RayRunner().run_dag(plan, RunOptions())
-        except Exception as e:
-            errors.append(e)
-
-    runner = threading.Thread(target=run, daemon=True)
+    runner, errors = in_a_thread(plan)
     try:
         with caplog.at_level(logging.WARNING):
             runner.start()
@@ -238,15 +243,7 @@ def test_processes_start_again_when_one_is_lost(
     plan.pipelines[plan.steps[0].cfg_json_uri].config.meets.append(str(go))
     save_pipeline_config(plan.pipelines[plan.steps[0].cfg_json_uri].config, plan.steps[0].cfg_json_uri)
     str_to_file("", str(go))
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            RayRunner().run_dag(plan, RunOptions())
-        except Exception as e:
-            errors.append(e)
-
-    runner = threading.Thread(target=run, daemon=True)
+    runner, errors = in_a_thread(plan)
     try:
         with caplog.at_level(logging.WARNING):
             runner.start()
